@@ -1,0 +1,366 @@
+//! What is registered beforehand: everything about a container but its version.
+//!
+//! These types have one serialised form, which is the API's, the store's and the sealed job's: they are plain
+//! configuration without behaviour, and three copies of them would only drift apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{HostName, ProjectId, RegistryId},
+    image::{ImageName, Version},
+    invalid::Invalid,
+    parameter::Parameter,
+};
+
+/// At most so many hosts an application: their results share the deployment's item, which the table limits to 400 KB.
+pub const MAX_HOSTS: usize = 50;
+
+/// A registered application.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Application {
+    pub project_id: ProjectId,
+    pub name: ContainerName,
+    /// The user who answers for it.
+    pub owner: String,
+    pub image: ImageName,
+    /// Whose credentials pull the image; none for an open registry.
+    pub registry_id: Option<RegistryId>,
+    pub ports: Vec<Port>,
+    pub hosts: HostSelector,
+    /// What `version` must look like, anchored; none for any tag or digest.
+    pub version_pattern: Option<VersionPattern>,
+    /// What a request's `variables` may carry.
+    pub parameters: Vec<Parameter>,
+    /// None: the image's own health check, or else "runs and stays up".
+    pub health_check: Option<HealthCheck>,
+    pub container: ContainerOptions,
+    pub rollout: Rollout,
+    pub webhook_enabled: bool,
+}
+
+/// The container's name on its hosts, and the application's: `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}`, Docker's rule but
+/// shorter, because a suffix is added while two versions stand side by side.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerName(String);
+
+impl ContainerName {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        if !first || !rest || !(1..=64).contains(&text.len()) {
+            return Err(Invalid::new(
+                "format-name",
+                "cannot be a container's name",
+                "use 1 to 64 letters, digits, '_', '.' and '-', starting with a letter or digit",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ContainerName {
+    type Error = Invalid;
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        Self::parse(&text)
+    }
+}
+
+impl From<ContainerName> for String {
+    fn from(name: ContainerName) -> String {
+        name.0
+    }
+}
+
+/// One published port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// On the machine.
+    pub host: u16,
+    /// In the container.
+    pub container: u16,
+    pub protocol: Protocol,
+    /// The machine's address to listen on; `0.0.0.0` for all.
+    pub host_ip: std::net::IpAddr,
+}
+
+impl Port {
+    /// Whether both would listen on the same address and port of one machine.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.host == other.host
+            && self.protocol == other.protocol
+            && (self.host_ip == other.host_ip || self.host_ip.is_unspecified() || other.host_ip.is_unspecified())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Which machines an application runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HostSelector {
+    /// These, in this order.
+    Names(Vec<HostName>),
+    /// All that carry every one of these labels when the deployment is admitted, by name.
+    Labels(BTreeMap<String, String>),
+}
+
+impl HostSelector {
+    /// The chosen ones among the registered (`name`, `labels`), in rollout order; and the named ones that are not
+    /// registered.
+    pub fn select<'a>(
+        &'a self,
+        registered: &'a [(HostName, BTreeMap<String, String>)],
+    ) -> (Vec<&'a HostName>, Vec<&'a HostName>) {
+        match self {
+            Self::Names(names) => {
+                let known: BTreeSet<_> = registered.iter().map(|(name, _)| name).collect();
+                names.iter().partition(|name| known.contains(name))
+            }
+            Self::Labels(wanted) => {
+                let mut chosen: Vec<_> = registered
+                    .iter()
+                    .filter(|(_, labels)| wanted.iter().all(|(key, value)| labels.get(key) == Some(value)))
+                    .map(|(name, _)| name)
+                    .collect();
+                chosen.sort();
+                (chosen, Vec::new())
+            }
+        }
+    }
+}
+
+/// An anchored expression of the `regex` crate (linear time), at most 512 characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VersionPattern(String);
+
+impl VersionPattern {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.len() > 512 || anchored(text).is_err() {
+            return Err(Invalid::new(
+                "format-pattern",
+                "is not a regular expression of at most 512 characters",
+                "use the syntax of the Rust crate regex, without look-around and back-references",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    pub fn allows(&self, version: &Version) -> bool {
+        anchored(&self.0).is_ok_and(|regex| regex.is_match(&version.to_string()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn anchored(text: &str) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(&format!(r"\A(?:{text})\z")).size_limit(1 << 20).build()
+}
+
+impl TryFrom<String> for VersionPattern {
+    type Error = Invalid;
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        Self::parse(&text)
+    }
+}
+
+impl From<VersionPattern> for String {
+    fn from(pattern: VersionPattern) -> String {
+        pattern.0
+    }
+}
+
+/// How the worker learns that a new container works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    #[serde(flatten)]
+    pub probe: Probe,
+    /// Between two probes.
+    pub interval_ms: u64,
+    /// For one probe.
+    pub timeout_ms: u64,
+    /// So many failures in a row, after the start period, mean unhealthy.
+    pub retries: u32,
+    /// Failures in this time after the start do not count.
+    pub start_period_ms: u64,
+    /// Not healthy after this time is unhealthy.
+    pub deadline_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Probe {
+    /// `GET path` on the container's own port answers 2xx or 3xx.
+    Http { path: String, port: u16 },
+    /// The container's own port accepts a connection.
+    Tcp { port: u16 },
+    /// The command, run in the container, exits 0.
+    Command { command: Vec<String> },
+    /// It runs, and stays up for the host's `stableSeconds`.
+    None,
+}
+
+/// How the container is created.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerOptions {
+    pub restart_policy: RestartPolicy,
+    pub command: Option<Vec<String>>,
+    pub entrypoint: Option<Vec<String>>,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+    pub memory_bytes: Option<u64>,
+    pub cpus: Option<f64>,
+    pub pids_limit: Option<u32>,
+    pub volumes: Vec<Volume>,
+    pub networks: Vec<String>,
+    /// A small init as PID 1, so that a process without a SIGTERM handler stops at once.
+    pub init: bool,
+    pub read_only_root: bool,
+    pub log: Option<LogOptions>,
+    /// Between SIGTERM and SIGKILL.
+    pub stop_timeout_seconds: u32,
+}
+
+impl Default for ContainerOptions {
+    fn default() -> Self {
+        Self {
+            restart_policy: RestartPolicy::UnlessStopped,
+            command: None,
+            entrypoint: None,
+            user: None,
+            working_dir: None,
+            memory_bytes: None,
+            cpus: None,
+            pids_limit: None,
+            volumes: Vec::new(),
+            networks: Vec::new(),
+            init: true,
+            read_only_root: false,
+            log: None,
+            stop_timeout_seconds: 10,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    No,
+    OnFailure,
+    Always,
+    UnlessStopped,
+}
+
+/// A named volume, or a bind mount if `source` is an absolute path (which the host's own configuration must allow).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    pub source: String,
+    pub target: String,
+    pub read_only: bool,
+}
+
+impl Volume {
+    pub fn is_bind_mount(&self) -> bool {
+        self.source.starts_with('/')
+    }
+}
+
+/// Docker's log driver and its options.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogOptions {
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    pub strategy: Strategy,
+    /// Hosts at a time, 1 to 20.
+    pub max_parallel: u32,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { strategy: Strategy::Recreate, max_parallel: 1 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Old aside, stopped, new started and checked; the old one comes back if the new one is not healthy.
+    Recreate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_pattern_is_anchored() {
+        let pattern = VersionPattern::parse(r"v\d+|latest").unwrap();
+        for (version, allowed) in [("v1", true), ("latest", true), ("xv1", false), ("v1x", false), ("latest2", false)] {
+            assert_eq!(pattern.allows(&Version::parse(version).unwrap()), allowed, "{version}");
+        }
+        assert!(VersionPattern::parse("(").is_err());
+        assert!(VersionPattern::parse(&"a".repeat(513)).is_err());
+    }
+
+    #[test]
+    fn labels_choose_every_host_that_carries_them_all() {
+        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let host = |name| HostName::parse(name).unwrap();
+        let registered = [
+            (host("b"), labels(&[("role", "web"), ("zone", "1")])),
+            (host("a"), labels(&[("role", "web")])),
+            (host("c"), labels(&[("role", "db")])),
+        ];
+        let chosen = |selector: &HostSelector| {
+            selector.select(&registered).0.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&HostSelector::Labels(labels(&[("role", "web")]))), ["a", "b"]);
+        assert_eq!(chosen(&HostSelector::Labels(labels(&[("role", "web"), ("zone", "1")]))), ["b"]);
+        assert_eq!(chosen(&HostSelector::Names(vec![host("c"), host("x"), host("a")])), ["c", "a"]);
+        assert_eq!(HostSelector::Names(vec![host("x")]).select(&registered).1, [&host("x")]);
+    }
+
+    #[test]
+    fn ports_overlap_on_the_same_address_or_on_all() {
+        let port = |host, ip: &str, protocol| Port { host, container: 80, protocol, host_ip: ip.parse().unwrap() };
+        let any = port(80, "0.0.0.0", Protocol::Tcp);
+        assert!(any.overlaps(&port(80, "127.0.0.1", Protocol::Tcp)));
+        assert!(!any.overlaps(&port(80, "127.0.0.1", Protocol::Udp)));
+        assert!(!any.overlaps(&port(81, "0.0.0.0", Protocol::Tcp)));
+        assert!(!port(80, "10.0.0.1", Protocol::Tcp).overlaps(&port(80, "127.0.0.1", Protocol::Tcp)));
+    }
+}

@@ -1,0 +1,292 @@
+//! One host's work order, and what the host says of it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{id::Epoch, image::Digest};
+
+/// Longest stay of a worker's claim without renewal.
+pub const LEASE: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// So many times an assignment is begun; past that it has failed.
+pub const MAX_ATTEMPTS: u32 = 3;
+
+/// Where an assignment stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum AssignmentState {
+    /// Written, not begun. Leaves by a claim. A crash here loses nothing: the worker reads its assignments on start and
+    /// once a minute.
+    Queued,
+    /// Claimed until `lease_until`. Leaves by [`AssignmentState::Finished`], by a hand-back to `Queued` for a later
+    /// attempt, or by the next process of the host, which takes it over with a higher epoch.
+    #[serde(rename_all = "camelCase")]
+    Running { lease_until: Timestamp },
+    /// Ended, not yet folded into the deployment. Folding removes the assignment; until then the worker reports again.
+    Finished { outcome: Outcome },
+}
+
+/// How an assignment ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "lowercase")]
+pub enum Outcome {
+    /// The new version runs.
+    Succeeded { digest: Digest },
+    /// It does not; `running` says what does.
+    Failed { error: TargetError, switched: bool, running: Running },
+}
+
+/// What runs on a host, or on all hosts, after a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Running {
+    New,
+    Previous,
+    /// Not the same on every host.
+    Mixed,
+    None,
+}
+
+/// Steps of a target, in order; `Restore` takes the place of `Commit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    Claim,
+    Pull,
+    Create,
+    Switch,
+    Check,
+    Commit,
+    Restore,
+}
+
+impl Step {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Pull => "pull",
+            Self::Create => "create",
+            Self::Switch => "switch",
+            Self::Check => "check",
+            Self::Commit => "commit",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+/// When a step was begun and ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepRecord {
+    pub step: Step,
+    pub started_at: Timestamp,
+    pub completed_at: Option<Timestamp>,
+}
+
+/// What a worker has got done so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    pub steps: Vec<StepRecord>,
+    /// Of the pull, 0 to 100.
+    pub percent: u8,
+    /// Of the pull: bytes of the layers that this host had to fetch, as far as the registry has told them.
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+}
+
+impl Progress {
+    /// Ends the step before, begins `step`.
+    pub fn begin(&mut self, step: Step, now: Timestamp) {
+        self.end(now);
+        self.steps.push(StepRecord { step, started_at: now, completed_at: None });
+    }
+
+    pub fn end(&mut self, now: Timestamp) {
+        if let Some(last) = self.steps.last_mut() {
+            last.completed_at.get_or_insert(now);
+        }
+    }
+
+    pub fn step(&self) -> Option<Step> {
+        self.steps.last().map(|record| record.step)
+    }
+}
+
+/// Why a host could not do it, in words that a person can act on. Redacted by the worker before it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetError {
+    pub code: ErrorCode,
+    pub message: String,
+    pub suggestion: String,
+    pub exit_code: Option<i64>,
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// The container's last lines, oldest first; at most 50 and [`MAX_LOG_BYTES`].
+    #[serde(default)]
+    pub log_tail: Vec<String>,
+}
+
+/// Limit of a kept log tail: fifty hosts' tails fit into one deployment's item.
+pub const MAX_LOG_BYTES: usize = 4 * 1024;
+
+/// Stable codes of a target's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The registry does not have the tag or digest.
+    ImageNotFound,
+    /// The registry refused the credentials, or wants some.
+    RegistryDenied,
+    /// The registry did not answer as one; tried again before it is told.
+    RegistryUnavailable,
+    /// The host's disk is full, or fuller than the host allows.
+    DiskFull,
+    /// The host's Docker does not answer; tried again before it is told.
+    DockerUnavailable,
+    /// A container of that name exists that is not ours.
+    NameTaken,
+    /// Something else listens on a port that the application publishes.
+    PortTaken,
+    /// The host's own configuration forbids an option of the container.
+    Forbidden,
+    /// Docker refused to create or start the container.
+    StartFailed,
+    /// The new container ended by itself.
+    Exited,
+    /// The new container ran and its health check did not pass.
+    Unhealthy,
+    /// Begun too many times without an end.
+    TooManyAttempts,
+    /// The old version could not be brought back. Raises an alarm.
+    RestoreFailed,
+    /// The work order cannot be opened or read by this host.
+    BadAssignment,
+    /// The host went away in the middle and what it did is unknown.
+    Unreachable,
+    /// A fault of the worker's own.
+    Internal,
+}
+
+impl ErrorCode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ImageNotFound => "image-not-found",
+            Self::RegistryDenied => "registry-denied",
+            Self::RegistryUnavailable => "registry-unavailable",
+            Self::DiskFull => "disk-full",
+            Self::DockerUnavailable => "docker-unavailable",
+            Self::NameTaken => "name-taken",
+            Self::PortTaken => "port-taken",
+            Self::Forbidden => "forbidden",
+            Self::StartFailed => "start-failed",
+            Self::Exited => "exited",
+            Self::Unhealthy => "unhealthy",
+            Self::TooManyAttempts => "too-many-attempts",
+            Self::RestoreFailed => "restore-failed",
+            Self::BadAssignment => "bad-assignment",
+            Self::Unreachable => "unreachable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the same thing may well work a little later.
+    pub fn is_worth_a_retry(self) -> bool {
+        match self {
+            Self::RegistryUnavailable | Self::DockerUnavailable => true,
+            Self::ImageNotFound
+            | Self::RegistryDenied
+            | Self::DiskFull
+            | Self::NameTaken
+            | Self::PortTaken
+            | Self::Forbidden
+            | Self::StartFailed
+            | Self::Exited
+            | Self::Unhealthy
+            | Self::TooManyAttempts
+            | Self::RestoreFailed
+            | Self::BadAssignment
+            | Self::Unreachable
+            | Self::Internal => false,
+        }
+    }
+}
+
+/// An assignment beside its sealed job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    pub state: AssignmentState,
+    pub epoch: Epoch,
+    pub attempts: u32,
+    /// Not before, after a failed attempt.
+    pub next_attempt_at: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+    pub progress: Progress,
+}
+
+/// What the host's process should do about an assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Claim it: with this epoch.
+    Claim(Epoch),
+    /// Finish it as failed: it has been begun too often.
+    GiveUp(Epoch),
+    /// Report it again.
+    Report,
+    /// Nothing, until then at least.
+    Wait(Timestamp),
+}
+
+impl Assignment {
+    pub fn queued() -> Self {
+        Self {
+            state: AssignmentState::Queued,
+            epoch: Epoch(1),
+            attempts: 0,
+            next_attempt_at: None,
+            started_at: None,
+            completed_at: None,
+            progress: Progress::default(),
+        }
+    }
+
+    /// For the one process of the host, which does not work on it already: it takes over the leases of the process
+    /// before it at once, raising the epoch, so that a restart waits for nobody.
+    pub fn next(&self, now: Timestamp) -> Next {
+        if matches!(self.state, AssignmentState::Finished { .. }) {
+            return Next::Report;
+        }
+        if self.attempts >= MAX_ATTEMPTS {
+            return Next::GiveUp(self.epoch.next());
+        }
+        match self.next_attempt_at {
+            Some(at) if at > now => Next::Wait(at),
+            _ => Next::Claim(self.epoch.next()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_process_takes_over_and_gives_up_after_three() {
+        let now = Timestamp::from_second(1_000).unwrap();
+        let later = Timestamp::from_second(1_001).unwrap();
+        let queued = Assignment::queued();
+        assert_eq!(queued.next(now), Next::Claim(Epoch(2)));
+        let running =
+            Assignment { state: AssignmentState::Running { lease_until: later }, attempts: 1, ..queued.clone() };
+        assert_eq!(running.next(now), Next::Claim(Epoch(2)));
+        let backing_off = Assignment { next_attempt_at: Some(later), attempts: 1, ..queued.clone() };
+        assert_eq!(backing_off.next(now), Next::Wait(later));
+        assert_eq!(backing_off.next(later), Next::Claim(Epoch(2)));
+        let exhausted = Assignment { attempts: MAX_ATTEMPTS, ..queued.clone() };
+        assert_eq!(exhausted.next(now), Next::GiveUp(Epoch(2)));
+        let outcome = Outcome::Succeeded { digest: Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap() };
+        let finished = Assignment { state: AssignmentState::Finished { outcome }, attempts: MAX_ATTEMPTS, ..queued };
+        assert_eq!(finished.next(now), Next::Report);
+    }
+}

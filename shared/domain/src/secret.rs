@@ -1,0 +1,72 @@
+//! Values that must not be seen: never printed, never compared, never copied by accident.
+
+use std::fmt;
+
+use zeroize::Zeroize;
+
+/// What every answer, log line and form shows in place of a secret value.
+pub const MASK: &str = "***************";
+
+/// A value that is wiped when dropped and that shows itself only through [`Secret::expose`].
+///
+/// It has no `Display`, `Clone`, `PartialEq` or `Serialize` on purpose. A field that goes into a sealed document names
+/// [`in_sealed_form`] itself, so that every such place can be found by searching for it.
+pub struct Secret<T: Zeroize>(T);
+
+impl<T: Zeroize> Secret<T> {
+    pub fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The only way to the value.
+    pub fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl Secret<String> {
+    /// A second holder of the same value; named, because each one lengthens the time the value stays in memory.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Zeroize> Drop for Secret<T> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl<T: Zeroize> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `#[serde(with = "secret::in_sealed_form")]`: for fields of documents that exist in serialised form only inside an
+/// encryption.
+pub mod in_sealed_form {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Secret;
+
+    pub fn serialize<S: Serializer>(secret: &Secret<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(secret.expose())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret<String>, D::Error> {
+        String::deserialize(deserializer).map(Secret::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_print_itself() {
+        let secret = Secret::new("hunter2".to_owned());
+        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "*** Some(***)");
+    }
+}
