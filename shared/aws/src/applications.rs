@@ -1,0 +1,245 @@
+//! Applications: their tokens, and the state that changes with every deployment.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tidegate_domain::{
+    id::{ApplicationId, DeploymentId, HostName, ProjectId, Revision, Sequence, TenantId},
+    image::{Digest, Version},
+    token::Token,
+};
+
+use crate::{
+    audit::AuditEvent,
+    catalogue::{Created, Part, Replay, Stored},
+    error::{Result, StoreError},
+    keys::{self, Key},
+    registered::RegisteredApplication,
+    store::Store,
+    table::{Item, item, record},
+    write::{Expression, Write, delete, put},
+};
+
+/// SHA-256, hex: the form in which tokens are kept and looked up. A 256-bit random secret gains nothing from a slow hash.
+pub fn token_sha256(token: &str) -> String {
+    sha256_hex(token.as_bytes())
+}
+
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    digest::digest(&digest::SHA256, bytes).as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        use std::fmt::Write as _;
+        write!(hex, "{byte:02x}").expect("writing to a string does not fail");
+        hex
+    })
+}
+
+/// What a token opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenGrant {
+    pub tenant: TenantId,
+    pub application_id: ApplicationId,
+    /// Copied here so that everything about the application can be read in one round trip. Never changes.
+    pub project_id: ProjectId,
+    /// Of a token that was rotated with an overlap.
+    pub valid_until: Option<Timestamp>,
+}
+
+/// What changes with every deployment of an application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationState {
+    pub revision: Revision,
+    /// Of the next deployment.
+    pub next_sequence: Sequence,
+    /// The one deployment that has assignments, or will have them with the next pass.
+    pub active: Option<DeploymentId>,
+    /// Waiting for it, in order.
+    pub queued: Vec<DeploymentId>,
+    /// What the last deployment that succeeded left running.
+    pub release: Option<Release>,
+    /// What each host runs, as far as deployments have told.
+    pub hosts: BTreeMap<HostName, HostRelease>,
+    pub token_last_used_at: Option<Timestamp>,
+}
+
+/// What a successful deployment left running.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    pub deployment_id: DeploymentId,
+    pub version: Version,
+    pub digest: Digest,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostRelease {
+    pub version: Version,
+    pub digest: Digest,
+}
+
+impl Default for ApplicationState {
+    fn default() -> Self {
+        Self {
+            revision: Revision(1),
+            next_sequence: Sequence(1),
+            active: None,
+            queued: Vec::new(),
+            release: None,
+            hosts: BTreeMap::new(),
+            token_last_used_at: None,
+        }
+    }
+}
+
+impl ApplicationState {
+    /// The same with the next revision.
+    #[must_use]
+    pub(crate) fn advanced(mut self) -> Self {
+        self.revision = Revision(self.revision.0 + 1);
+        self
+    }
+}
+
+impl Store {
+    /// What the token opens now, if anything: unknown, expired and revoked ones are the same.
+    pub async fn grant(&self, token: &Token, now: Timestamp) -> Result<Option<TokenGrant>> {
+        let grant: Option<TokenGrant> = self.table.read(&keys::token(&token_sha256(token.expose())), "token").await?;
+        Ok(grant.filter(|g| g.valid_until.is_none_or(|until| until > now)))
+    }
+
+    pub async fn application_state(&self, tenant: &TenantId, id: ApplicationId) -> Result<ApplicationState> {
+        self.table.read(&keys::application_state(tenant, id), "application's state").await?.ok_or(StoreError::Missing)
+    }
+
+    /// States by application, of those that exist.
+    pub async fn application_states(
+        &self,
+        tenant: &TenantId,
+        ids: &[ApplicationId],
+    ) -> Result<BTreeMap<ApplicationId, ApplicationState>> {
+        let by_pk: BTreeMap<String, ApplicationId> =
+            ids.iter().map(|id| (keys::application_state(tenant, *id).pk, *id)).collect();
+        let keys: Vec<Key> = by_pk.values().map(|id| keys::application_state(tenant, *id)).collect();
+        let mut states = BTreeMap::new();
+        for item in self.table.batch_get(&keys).await? {
+            let id = item.get("pk").and_then(|v| v.as_s().ok()).and_then(|pk| by_pk.get(pk)).copied();
+            if let Some(id) = id {
+                states.insert(id, record(item, "application's state")?);
+            }
+        }
+        Ok(states)
+    }
+
+    /// Registers an application with its first token.
+    pub async fn create_application(
+        &self,
+        tenant: &TenantId,
+        stored: &Stored<RegisteredApplication>,
+        replay: Option<Replay<'_>>,
+        event: &AuditEvent,
+    ) -> Result<Created> {
+        let id = ApplicationId(stored.id);
+        let state = item(&keys::application_state(tenant, id), &ApplicationState::default())?;
+        let more = vec![
+            put(Part::Other, state, &self.table, Some(Expression::absent())),
+            self.grant_write(tenant, stored, &stored.body.token_sha256, None)?,
+        ];
+        self.create_with(tenant, stored, replay, event, more).await
+    }
+
+    /// Puts a new token in the place of the application's; the old one works until `overlap_until`, if that is given.
+    pub async fn rotate_token(
+        &self,
+        tenant: &TenantId,
+        old: &Stored<RegisteredApplication>,
+        token: &Token,
+        overlap_until: Option<Timestamp>,
+        now: Timestamp,
+        event: &AuditEvent,
+    ) -> Result<Stored<RegisteredApplication>> {
+        let mut body = old.body.clone();
+        body.token_sha256 = token_sha256(token.expose());
+        body.token_hint = token.hint();
+        body.previous_token = overlap_until.map(|until| (old.body.token_sha256.clone(), until));
+        let mut more = vec![self.grant_write(tenant, old, &body.token_sha256, None)?];
+        // At most two tokens work at any time: one that was still in its overlap ends now.
+        if let Some((before, _)) = &old.body.previous_token {
+            more.push(delete(Part::Other, &keys::token(before), &self.table, None));
+        }
+        more.push(match overlap_until {
+            Some(until) => self.grant_write(tenant, old, &old.body.token_sha256, Some(until))?,
+            None => delete(Part::Other, &keys::token(&old.body.token_sha256), &self.table, None),
+        });
+        self.replace_with(tenant, old, body, now, event, more).await
+    }
+
+    /// Removes an application of which nothing runs and nothing is queued.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] naming what is still there.
+    pub async fn delete_application(
+        &self,
+        tenant: &TenantId,
+        old: &Stored<RegisteredApplication>,
+        now: Timestamp,
+        event: &AuditEvent,
+    ) -> Result<()> {
+        let id = ApplicationId(old.id);
+        let state = self.application_state(tenant, id).await?;
+        let mut by: Vec<String> = state.active.iter().chain(&state.queued).map(|d| format!("deployment {d}")).collect();
+        by.extend(state.hosts.keys().map(|host| format!("container on host {host}")));
+        if !self
+            .table
+            .all(&keys::variables(tenant, tidegate_domain::variable::Scope::Application(id)), "")
+            .await?
+            .is_empty()
+        {
+            by.push("the application's variables".to_owned());
+        }
+        if !by.is_empty() {
+            return Err(StoreError::InUse { by });
+        }
+        let key = keys::application_state(tenant, id);
+        let mut more = vec![
+            delete(Part::Thing, &key, &self.table, Some(Expression::revision(state.revision.0))),
+            delete(Part::Other, &keys::token(&old.body.token_sha256), &self.table, None),
+        ];
+        if let Some((before, _)) = &old.body.previous_token {
+            more.push(delete(Part::Other, &keys::token(before), &self.table, None));
+        }
+        self.delete_with(tenant, old, now, event, more).await
+    }
+
+    fn grant_write(
+        &self,
+        tenant: &TenantId,
+        stored: &Stored<RegisteredApplication>,
+        sha256: &str,
+        valid_until: Option<Timestamp>,
+    ) -> Result<Write<Part>> {
+        let grant = TokenGrant {
+            tenant: tenant.clone(),
+            application_id: ApplicationId(stored.id),
+            project_id: stored.body.application.project_id,
+            valid_until,
+        };
+        Ok(put(Part::Other, item(&keys::token(sha256), &grant)?, &self.table, None))
+    }
+
+    pub(crate) fn state_write<L>(
+        &self,
+        label: L,
+        tenant: &TenantId,
+        id: ApplicationId,
+        was: Revision,
+        state: &ApplicationState,
+    ) -> Result<Write<L>> {
+        let item: Item = item(&keys::application_state(tenant, id), state)?;
+        Ok(put(label, item, &self.table, Some(Expression::revision(was.0))))
+    }
+}

@@ -1,0 +1,59 @@
+//! Clients of the AWS services, made once.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+
+use crate::meter::Meter;
+
+/// DynamoDB, SQS and KMS as the SDK finds them: endpoint, region and credentials come from the environment.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    pub dynamodb: aws_sdk_dynamodb::Client,
+    pub sqs: aws_sdk_sqs::Client,
+    pub kms: aws_sdk_kms::Client,
+}
+
+impl Clients {
+    pub async fn from_environment() -> Self {
+        Self::from_environment_in(None).await
+    }
+
+    /// In this region, if one is given.
+    pub async fn from_environment_in(region: Option<String>) -> Self {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(region) = region {
+            loader = loader.region(aws_config::Region::new(region));
+        }
+        let config = loader
+            .retry_config(RetryConfig::standard().with_max_attempts(3))
+            // A caller waits at most 29 seconds for a function: better three short tries than one long one.
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(Duration::from_secs(2))
+                    .operation_attempt_timeout(Duration::from_secs(4))
+                    .operation_timeout(Duration::from_secs(8))
+                    .build(),
+            )
+            .load()
+            .await;
+        Self::new(&config, None)
+    }
+
+    /// `meter` counts every call.
+    pub fn new(config: &SdkConfig, meter: Option<Meter>) -> Self {
+        let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(config);
+        let mut sqs = aws_sdk_sqs::config::Builder::from(config);
+        let mut kms = aws_sdk_kms::config::Builder::from(config);
+        if let Some(meter) = meter {
+            dynamodb = dynamodb.interceptor(meter.clone());
+            sqs = sqs.interceptor(meter.clone());
+            kms = kms.interceptor(meter);
+        }
+        Self {
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
+            sqs: aws_sdk_sqs::Client::from_conf(sqs.build()),
+            kms: aws_sdk_kms::Client::from_conf(kms.build()),
+        }
+    }
+}

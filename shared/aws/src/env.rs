@@ -1,0 +1,57 @@
+//! Every environment variable that the functions and the worker read, beside the AWS SDK's own.
+
+use std::fmt;
+
+/// Name of the table. Functions and worker.
+pub const TABLE: &str = "TIDEGATE_TABLE";
+/// Id, ARN or alias of the KMS key. Functions: what they encrypt with. The worker needs none: a ciphertext names its key.
+pub const KEY: &str = "TIDEGATE_KEY";
+/// URL of the queue that workers report to. Worker.
+pub const REPORTS_QUEUE_URL: &str = "TIDEGATE_REPORTS_QUEUE_URL";
+/// A host's queue URL is this, the tenant, `_`, and the host's name: neither can hold a `_`. Functions.
+pub const HOST_QUEUE_PREFIX: &str = "TIDEGATE_HOST_QUEUE_PREFIX";
+/// Whose tokens people bring: the `iss` claim. Functions with people.
+pub const ISSUER: &str = "TIDEGATE_ISSUER";
+/// Where the issuer's public keys are. Functions with people.
+pub const JWKS_URL: &str = "TIDEGATE_JWKS_URL";
+/// The audience: the issuer's client for Tidegate. Functions with people.
+pub const CLIENT_ID: &str = "TIDEGATE_CLIENT_ID";
+/// What callers reach the API under, for links in answers: `https://deploy.example.com`. Functions.
+pub const PUBLIC_URL: &str = "TIDEGATE_PUBLIC_URL";
+/// `tracing` filter, for example `info,tidegate=debug`. Default `info`. All.
+pub const LOG: &str = "TIDEGATE_LOG";
+
+/// All that is missing or wrong in the environment, told at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct EnvError {
+    pub missing: Vec<&'static str>,
+}
+
+impl fmt::Display for EnvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "set these environment variables: {}", self.missing.join(", "))
+    }
+}
+
+/// Reads several variables and remembers what is missing.
+#[derive(Debug, Default)]
+pub struct Reader {
+    missing: Vec<&'static str>,
+}
+
+impl Reader {
+    /// The value, or an empty text if it is missing, which [`Reader::finish`] then tells.
+    pub fn required(&mut self, name: &'static str) -> String {
+        match std::env::var(name) {
+            Ok(value) if !value.is_empty() => value,
+            _ => {
+                self.missing.push(name);
+                String::new()
+            }
+        }
+    }
+
+    pub fn finish(self) -> Result<(), EnvError> {
+        if self.missing.is_empty() { Ok(()) } else { Err(EnvError { missing: self.missing }) }
+    }
+}

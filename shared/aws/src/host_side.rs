@@ -1,0 +1,220 @@
+//! All that a worker can do with AWS: look into its own host's partition, change its own assignments, open what was sealed
+//! for its host, receive from its own queue, report. `infra/host.yaml` grants exactly this.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidegate_domain::{
+    assignment::{AssignmentState, LEASE, Outcome, Progress},
+    id::{DeploymentId, Epoch, HostName, TenantId},
+    job::Job,
+};
+
+use crate::{
+    assignments::{StoredAssignment, job_place},
+    clients::Clients,
+    envelope::JobOpener,
+    error::{Result, StoreError},
+    hosts::Heartbeat,
+    keys::{self, Key},
+    queues::{Queue, Received, Report},
+    table::{Table, number, record, text},
+    write::Expression,
+};
+
+/// Names of the things in AWS that one host may touch.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    pub tenant: TenantId,
+    pub host: HostName,
+    pub table: String,
+    pub queue_url: String,
+    pub reports_queue_url: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct HostSide {
+    tenant: TenantId,
+    host: HostName,
+    table: Table,
+    opener: JobOpener,
+    queue: Queue,
+    reports: Queue,
+}
+
+/// Another process has taken the assignment over, or it is gone. What was done so far does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the assignment is no longer this process's")]
+pub struct Lost;
+
+impl HostSide {
+    pub fn new(clients: &Clients, config: HostConfig) -> Self {
+        Self {
+            table: Table::new(clients.dynamodb.clone(), config.table),
+            opener: JobOpener::new(clients.kms.clone()),
+            queue: Queue::new(clients.sqs.clone(), config.queue_url),
+            reports: Queue::new(clients.sqs.clone(), config.reports_queue_url),
+            tenant: config.tenant,
+            host: config.host,
+        }
+    }
+
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    pub fn host(&self) -> &HostName {
+        &self.host
+    }
+
+    /// Every assignment that is not folded, oldest first.
+    pub async fn assignments(&self) -> Result<Vec<StoredAssignment>> {
+        let items = self.table.all(&keys::host_partition(&self.tenant, &self.host), keys::ASSIGNMENTS).await?;
+        items.into_iter().map(|item| record(item, "assignment")).collect()
+    }
+
+    /// The job of an assignment.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if it was not sealed for this host, deployment and epoch.
+    pub async fn open(&self, assignment: &StoredAssignment) -> Result<Job> {
+        let deployment = assignment.deployment_id.to_string();
+        let place = job_place(&deployment, assignment.sealed_epoch);
+        let plain = self.opener.open(&self.tenant, &self.host, place, &assignment.sealed_job).await?;
+        serde_json::from_slice(plain.expose()).map_err(|e| StoreError::Corrupt { what: "job", source: e.into() })
+    }
+
+    /// Takes the assignment as it was read, with the next epoch and a lease. `Ok(Err(Lost))`: it has changed meanwhile.
+    pub async fn claim(
+        &self,
+        assignment: &StoredAssignment,
+        epoch: Epoch,
+        progress: &Progress,
+        now: Timestamp,
+    ) -> Result<Result<(), Lost>> {
+        let change = Expression::new(
+            "SET #epoch = :epoch, #status = :running, leaseUntil = :lease, attempts = :attempts, \
+             startedAt = :at, progress = :progress",
+        )
+        .name("#epoch", "epoch")
+        .name("#status", "status")
+        .value(":epoch", number(epoch))
+        .value(":running", text("running"))
+        .value(":lease", text((now + LEASE).to_string()))
+        .value(":attempts", number(assignment.attempts + 1))
+        .value(":at", text(assignment.started_at.unwrap_or(now).to_string()))
+        .value(":progress", progress_value(progress)?);
+        let condition = Expression::new("#epoch = :was AND #status <> :finished")
+            .value(":was", number(assignment.epoch))
+            .value(":finished", text("finished"));
+        self.change(assignment.deployment_id, change, condition).await
+    }
+
+    /// Keeps the lease until `until` and tells the progress.
+    pub async fn renew(
+        &self,
+        id: DeploymentId,
+        epoch: Epoch,
+        until: Timestamp,
+        progress: &Progress,
+    ) -> Result<Result<(), Lost>> {
+        let change = Expression::new("SET leaseUntil = :lease, progress = :progress")
+            .value(":lease", text(until.to_string()))
+            .value(":progress", progress_value(progress)?);
+        self.change(id, change, held(epoch)).await
+    }
+
+    /// Gives it back, for an attempt not before `next_attempt_at`.
+    pub async fn hand_back(
+        &self,
+        id: DeploymentId,
+        epoch: Epoch,
+        next_attempt_at: Option<Timestamp>,
+        attempts: u32,
+    ) -> Result<Result<(), Lost>> {
+        let change = match next_attempt_at {
+            Some(at) => {
+                Expression::new("SET #status = :queued, attempts = :attempts, nextAttemptAt = :next REMOVE leaseUntil")
+                    .value(":next", text(at.to_string()))
+            }
+            None => Expression::new("SET #status = :queued, attempts = :attempts REMOVE leaseUntil, nextAttemptAt"),
+        };
+        let change =
+            change.name("#status", "status").value(":queued", text("queued")).value(":attempts", number(attempts));
+        self.change(id, change, held(epoch)).await
+    }
+
+    /// Records how it ended. After this a crash loses nothing: the next process reports it.
+    pub async fn finish(
+        &self,
+        id: DeploymentId,
+        epoch: Epoch,
+        outcome: &Outcome,
+        progress: &Progress,
+        now: Timestamp,
+    ) -> Result<Result<(), Lost>> {
+        let outcome = serde_dynamo::to_attribute_value(outcome).map_err(StoreError::corrupt("outcome"))?;
+        let change = Expression::new(
+            "SET #status = :finished, outcome = :outcome, progress = :progress, completedAt = :at REMOVE leaseUntil",
+        )
+        .name("#status", "status")
+        .value(":finished", text("finished"))
+        .value(":outcome", outcome)
+        .value(":progress", progress_value(progress)?)
+        .value(":at", text(now.to_string()));
+        self.change(id, change, held(epoch)).await
+    }
+
+    /// Asks the functions to look at the assignment.
+    pub async fn report(&self, id: DeploymentId) -> Result<()> {
+        let report = Report { tenant: self.tenant.clone(), host: self.host.clone(), deployment_id: id };
+        self.reports.send(&report).await
+    }
+
+    /// Waits up to `wait` for a wake-up.
+    pub async fn wake_ups(&self, wait: Duration) -> Result<Vec<Received>> {
+        self.queue.receive(wait).await
+    }
+
+    pub async fn delete_wake_up(&self, message: &Received) -> Result<()> {
+        self.queue.delete(message).await
+    }
+
+    pub async fn beat(&self, heartbeat: &Heartbeat) -> Result<()> {
+        let key = keys::heartbeat(&self.tenant, &self.host);
+        let engine = heartbeat.engine_version.as_deref();
+        let change = Expression::new("SET #at = :at, workerVersion = :worker, engineVersion = :engine")
+            .name("#at", "at")
+            .value(":at", text(heartbeat.at.to_string()))
+            .value(":worker", text(&heartbeat.worker_version))
+            .value(":engine", engine.map_or(aws_sdk_dynamodb::types::AttributeValue::Null(true), text));
+        self.table.update(&key, change, Expression::default()).await.map(|_| ())
+    }
+
+    /// Whether an assignment is still there and held with this epoch.
+    pub async fn holds(&self, id: DeploymentId, epoch: Epoch) -> Result<bool> {
+        let found: Option<StoredAssignment> = self.table.read(&self.key(id), "assignment").await?;
+        Ok(found.is_some_and(|a| a.epoch == epoch && matches!(a.state, AssignmentState::Running { .. })))
+    }
+
+    async fn change(&self, id: DeploymentId, change: Expression, condition: Expression) -> Result<Result<(), Lost>> {
+        let done = self.table.update(&self.key(id), change, condition).await?;
+        Ok(if done { Ok(()) } else { Err(Lost) })
+    }
+
+    fn key(&self, id: DeploymentId) -> Key {
+        keys::assignment(&self.tenant, &self.host, id)
+    }
+}
+
+fn held(epoch: Epoch) -> Expression {
+    Expression::new("#epoch = :held AND #status = :running")
+        .name("#epoch", "epoch")
+        .name("#status", "status")
+        .value(":held", number(epoch))
+        .value(":running", text("running"))
+}
+
+fn progress_value(progress: &Progress) -> Result<aws_sdk_dynamodb::types::AttributeValue> {
+    serde_dynamo::to_attribute_value(progress).map_err(StoreError::corrupt("progress"))
+}

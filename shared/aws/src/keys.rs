@@ -1,0 +1,180 @@
+//! Every key of the table, and nothing else. The table of access patterns is `infra/decisions/0002-single-table.md`.
+
+use tidegate_domain::{
+    id::{ApplicationId, DeploymentId, HostName, SecretGroupId, TenantId},
+    variable::{Scope, VariableKey},
+};
+
+/// Primary key of an item.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub pk: String,
+    pub sk: String,
+}
+
+fn key(pk: String, sk: impl Into<String>) -> Key {
+    Key { pk, sk: sk.into() }
+}
+
+/// Kinds of things that have an integer id, a revision and a list of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Project,
+    Application,
+    Registry,
+    SecretGroup,
+    Secret,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Project => "PROJECT",
+            Self::Application => "APPLICATION",
+            Self::Registry => "REGISTRY",
+            Self::SecretGroup => "SECRET_GROUP",
+            Self::Secret => "SECRET",
+        }
+    }
+
+    /// In messages.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Project => "project",
+            Self::Application => "application",
+            Self::Registry => "registry",
+            Self::SecretGroup => "secret group",
+            Self::Secret => "secret",
+        }
+    }
+}
+
+fn tenant(tenant: &TenantId, rest: &str) -> String {
+    format!("TENANT#{tenant}#{rest}")
+}
+
+/// Next integer id of a kind, for the whole installation.
+pub fn counter(kind: Kind) -> Key {
+    key("COUNTER".to_owned(), kind.name())
+}
+
+/// All things of a kind, by id.
+pub fn catalogue(t: &TenantId, kind: Kind) -> String {
+    tenant(t, kind.name())
+}
+
+pub fn thing(t: &TenantId, kind: Kind, id: u64) -> Key {
+    // Twenty digits hold every u64, so that text order is number order.
+    key(catalogue(t, kind), format!("{id:020}"))
+}
+
+/// Holds a unique name; also the list of a group's secrets by name.
+pub fn unique_name(t: &TenantId, scope: &str, name: &str) -> Key {
+    key(tenant(t, &format!("NAME#{scope}")), name)
+}
+
+/// Variables of a scope.
+pub fn variables(t: &TenantId, scope: Scope) -> String {
+    match scope {
+        Scope::Global => tenant(t, "VARIABLES#GLOBAL"),
+        Scope::Project(id) => tenant(t, &format!("VARIABLES#PROJECT#{id}")),
+        Scope::Application(id) => tenant(t, &format!("VARIABLES#APPLICATION#{id}")),
+    }
+}
+
+pub fn variable(t: &TenantId, scope: Scope, name: &VariableKey) -> Key {
+    key(variables(t, scope), name.as_str())
+}
+
+/// Scope of the unique names of a group's secrets.
+pub fn group_scope(group: SecretGroupId) -> String {
+    format!("GROUP#{group}")
+}
+
+/// A webhook token by its SHA-256; the only key that a caller without a tenant can reach.
+pub fn token(sha256_hex: &str) -> Key {
+    key(format!("TOKEN#{sha256_hex}"), "TOKEN")
+}
+
+/// What changes with every deployment of an application: sequence, active deployment, queue, what runs.
+pub fn application_state(t: &TenantId, id: ApplicationId) -> Key {
+    key(tenant(t, &format!("APPLICATION#{id}")), "STATE")
+}
+
+/// How many refusals of this application were recorded in the hour (`2026-11-22T10`).
+pub fn rejections(t: &TenantId, id: ApplicationId, hour: &str) -> Key {
+    key(tenant(t, &format!("APPLICATION#{id}")), format!("REJECTIONS#{hour}"))
+}
+
+/// All deployments of a tenant, in order of creation.
+pub fn deployments(t: &TenantId) -> String {
+    tenant(t, "DEPLOYMENTS")
+}
+
+pub fn deployment(t: &TenantId, id: DeploymentId) -> Key {
+    key(deployments(t), id.to_string())
+}
+
+/// Ids of an application's deployments, in order of creation.
+pub fn deployments_of(t: &TenantId, id: ApplicationId) -> String {
+    tenant(t, &format!("APPLICATION#{id}#DEPLOYMENTS"))
+}
+
+pub fn deployment_of(t: &TenantId, application: ApplicationId, id: DeploymentId) -> Key {
+    key(deployments_of(t, application), id.to_string())
+}
+
+/// The sealed job of a deployment, apart from it because lists never need it.
+pub fn snapshot(t: &TenantId, id: DeploymentId) -> Key {
+    key(tenant(t, &format!("SNAPSHOT#{id}")), "SNAPSHOT")
+}
+
+/// The tenant's queue: the set of live deployments.
+pub fn queue(t: &TenantId) -> Key {
+    key(tenant(t, "QUEUE"), "QUEUE")
+}
+
+/// Registered hosts of a tenant.
+pub fn hosts(t: &TenantId) -> String {
+    tenant(t, "HOSTS")
+}
+
+pub fn host(t: &TenantId, name: &HostName) -> Key {
+    key(hosts(t), name.as_str())
+}
+
+/// A host's own partition: the only one that its worker's role may touch (`dynamodb:LeadingKeys`).
+pub fn host_partition(t: &TenantId, name: &HostName) -> String {
+    format!("HOST#{t}#{name}")
+}
+
+/// What the worker says of its host.
+pub fn heartbeat(t: &TenantId, name: &HostName) -> Key {
+    key(host_partition(t, name), "HEARTBEAT")
+}
+
+/// Prefix of a host's assignments, oldest first, because deployment ids are in order of time.
+pub const ASSIGNMENTS: &str = "ASSIGNMENT#";
+
+pub fn assignment(t: &TenantId, host: &HostName, id: DeploymentId) -> Key {
+    key(host_partition(t, host), format!("{ASSIGNMENTS}{id}"))
+}
+
+/// A wrapped data key.
+pub fn data_key(t: &TenantId, id: &str) -> Key {
+    key(tenant(t, &format!("DATA_KEY#{id}")), "DATA_KEY")
+}
+
+/// First answer to an idempotency key of one credential.
+pub fn idempotency(t: &TenantId, caller: &str, sha256_hex: &str) -> Key {
+    key(tenant(t, &format!("IDEMPOTENCY#{caller}#{sha256_hex}")), "IDEMPOTENCY")
+}
+
+pub fn user(t: &TenantId, name: &str) -> Key {
+    key(tenant(t, "USERS"), name)
+}
+
+/// Audit events of a day (`2026-11-22`), in order of time; by day, so that no partition grows without bound.
+pub fn audit(t: &TenantId, day: &str, id: &str) -> Key {
+    key(tenant(t, &format!("AUDIT#{day}")), id)
+}

@@ -1,0 +1,191 @@
+//! The registered things themselves, as stored.
+
+use serde::{Deserialize, Serialize};
+use tidegate_domain::{
+    application::Application,
+    id::{SecretGroupId, TenantId},
+    image::RegistryServer,
+    secret::Secret,
+};
+
+use crate::{
+    catalogue::{Reference, Resource},
+    envelope::{Place, Purpose},
+    error::Result,
+    keys::{self, Kind},
+    store::Store,
+};
+
+/// A ciphertext of `envelope`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sealed(pub(crate) String);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Project {
+    /// Unique: `proj-001`.
+    pub key: String,
+    pub name: String,
+    pub description: String,
+}
+
+impl Resource for Project {
+    const KIND: Kind = Kind::Project;
+    const NAME_FIELD: &'static str = "key";
+
+    fn unique_name(&self) -> &str {
+        &self.key
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registry {
+    pub name: String,
+    pub server: RegistryServer,
+    pub auth: RegistryAuth,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum RegistryAuth {
+    None,
+    UsernamePassword {
+        username: String,
+        password: Sealed,
+        /// Of the password: part of its place.
+        version: u64,
+    },
+    /// A token that stands for user and password; registries take it as the password of `username`.
+    Token {
+        username: String,
+        token: Sealed,
+        version: u64,
+    },
+}
+
+impl Resource for Registry {
+    const KIND: Kind = Kind::Registry;
+    const NAME_FIELD: &'static str = "name";
+
+    fn unique_name(&self) -> &str {
+        &self.name
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretGroup {
+    pub name: String,
+    pub description: String,
+}
+
+impl Resource for SecretGroup {
+    const KIND: Kind = Kind::SecretGroup;
+    const NAME_FIELD: &'static str = "name";
+
+    fn unique_name(&self) -> &str {
+        &self.name
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredSecret {
+    pub group_id: SecretGroupId,
+    pub name: String,
+    pub value: Sealed,
+    /// From 1; raised when the value changes.
+    pub value_version: u64,
+}
+
+impl Resource for StoredSecret {
+    const KIND: Kind = Kind::Secret;
+    const NAME_FIELD: &'static str = "name";
+
+    fn unique_name(&self) -> &str {
+        &self.name
+    }
+
+    fn name_scope(&self) -> String {
+        secrets_of(self.group_id)
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        vec![Reference { kind: Kind::SecretGroup, id: self.group_id.0, field: "groupId" }]
+    }
+}
+
+/// Scope of the names of a group's secrets.
+pub fn secrets_of(group: SecretGroupId) -> String {
+    keys::group_scope(group)
+}
+
+/// An application with its token, of which only the hash is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisteredApplication {
+    pub application: Application,
+    pub token_sha256: String,
+    pub token_hint: String,
+    /// The token before, while it still works: its hash, and until when.
+    pub previous_token: Option<(String, jiff::Timestamp)>,
+}
+
+impl Resource for RegisteredApplication {
+    const KIND: Kind = Kind::Application;
+    const NAME_FIELD: &'static str = "name";
+
+    fn unique_name(&self) -> &str {
+        self.application.name.as_str()
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let project = Reference { kind: Kind::Project, id: self.application.project_id.0, field: "projectId" };
+        let registry =
+            self.application.registry_id.map(|id| Reference { kind: Kind::Registry, id: id.0, field: "registryId" });
+        [project].into_iter().chain(registry).collect()
+    }
+}
+
+impl Store {
+    /// Seals the value of a secret that will have this id and version.
+    pub async fn seal_secret(
+        &self,
+        tenant: &TenantId,
+        id: u64,
+        version: u64,
+        value: &Secret<String>,
+    ) -> Result<Sealed> {
+        let place = Place { kind: "secret", id: &id.to_string(), version };
+        self.seal(tenant, Purpose::Secret, place, value.expose().as_bytes()).await.map(Sealed)
+    }
+
+    pub async fn open_secret(&self, tenant: &TenantId, id: u64, secret: &StoredSecret) -> Result<Secret<String>> {
+        let place = Place { kind: "secret", id: &id.to_string(), version: secret.value_version };
+        self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &secret.value.0).await
+    }
+
+    pub async fn seal_password(
+        &self,
+        tenant: &TenantId,
+        registry: u64,
+        version: u64,
+        password: &Secret<String>,
+    ) -> Result<Sealed> {
+        let place = Place { kind: "registry", id: &registry.to_string(), version };
+        self.seal(tenant, Purpose::Secret, place, password.expose().as_bytes()).await.map(Sealed)
+    }
+
+    pub async fn open_password(
+        &self,
+        tenant: &TenantId,
+        registry: u64,
+        version: u64,
+        password: &Sealed,
+    ) -> Result<Secret<String>> {
+        let place = Place { kind: "registry", id: &registry.to_string(), version };
+        self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &password.0).await
+    }
+}

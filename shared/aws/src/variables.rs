@@ -1,0 +1,234 @@
+//! Stored variables of every scope.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tidegate_domain::{
+    id::{Revision, SecretId, TenantId},
+    secret::Secret,
+    variable::{Layered, Origin, Scope, SecretReference, ValueType, VariableKey, Written},
+};
+
+use crate::{
+    audit::{self, AuditEvent},
+    catalogue::{Created, Listed, PageRequest, Part, Reference, Replay, explain},
+    envelope::{Place, Purpose},
+    error::{Result, StoreError},
+    keys::{self, Kind},
+    registered::Sealed,
+    store::Store,
+    table::{Cancelled, PageQuery, item, record},
+    write::{Expression, check, delete, put},
+};
+
+/// A stored variable. Its key and scope are its identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredVariable {
+    pub key: VariableKey,
+    pub value_type: ValueType,
+    pub value: StoredValue,
+    pub revision: Revision,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum StoredValue {
+    Plain {
+        text: String,
+    },
+    /// `isSecret`: sealed under this variable's place and revision.
+    Secret {
+        sealed: Sealed,
+    },
+    /// As written (`@secret:12`, `@secret:group/NAME`), and the secret that it named then.
+    #[serde(rename_all = "camelCase")]
+    Reference {
+        written: String,
+        secret_id: SecretId,
+    },
+}
+
+impl StoredVariable {
+    pub fn is_secret(&self) -> bool {
+        match self.value {
+            StoredValue::Plain { .. } => false,
+            StoredValue::Secret { .. } | StoredValue::Reference { .. } => true,
+        }
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        match &self.value {
+            StoredValue::Reference { secret_id, .. } => {
+                vec![Reference { kind: Kind::Secret, id: secret_id.0, field: "value" }]
+            }
+            StoredValue::Plain { .. } | StoredValue::Secret { .. } => Vec::new(),
+        }
+    }
+}
+
+impl Store {
+    pub async fn variable(&self, tenant: &TenantId, scope: Scope, key: &VariableKey) -> Result<StoredVariable> {
+        self.table.read(&keys::variable(tenant, scope, key), "variable").await?.ok_or(StoreError::Missing)
+    }
+
+    pub async fn variables(&self, tenant: &TenantId, scope: Scope) -> Result<Vec<StoredVariable>> {
+        let items = self.table.all(&keys::variables(tenant, scope), "").await?;
+        items.into_iter().map(|item| record(item, "variable")).collect()
+    }
+
+    /// By key, ascending.
+    pub async fn list_variables(
+        &self,
+        tenant: &TenantId,
+        scope: Scope,
+        page: &PageRequest,
+    ) -> Result<Listed<StoredVariable>> {
+        let list = keys::variables(tenant, scope);
+        let after = self.read_cursor(tenant, &list, page.cursor.as_deref()).await?;
+        let query = PageQuery { after: after.as_deref(), limit: Some(page.limit), ..PageQuery::default() };
+        let found = self.table.page(&list, &query).await?;
+        let data = found.items.into_iter().map(|item| record(item, "variable")).collect::<Result<_>>()?;
+        Ok(Listed { data, next_cursor: self.write_cursor(tenant, &list, found.next).await? })
+    }
+
+    /// Seals the value of a secret variable that will have this revision.
+    pub async fn seal_variable(
+        &self,
+        tenant: &TenantId,
+        scope: Scope,
+        key: &VariableKey,
+        revision: Revision,
+        value: &Secret<String>,
+    ) -> Result<StoredValue> {
+        let id = variable_place(scope, key);
+        let place = Place { kind: "variable", id: &id, version: revision.0 };
+        let sealed = self.seal(tenant, Purpose::Secret, place, value.expose().as_bytes()).await.map(Sealed)?;
+        Ok(StoredValue::Secret { sealed })
+    }
+
+    /// The secret that a reference names now.
+    pub async fn resolve_reference(&self, tenant: &TenantId, reference: &SecretReference) -> Result<Option<SecretId>> {
+        match reference {
+            SecretReference::Id(id) => Ok(self.table.get(&keys::thing(tenant, Kind::Secret, id.0)).await?.map(|_| *id)),
+            SecretReference::Named { group, name } => {
+                let Some(group) = self.id_by_name(tenant, Kind::SecretGroup.name(), group).await? else {
+                    return Ok(None);
+                };
+                let scope = crate::registered::secrets_of(group.into());
+                Ok(self.id_by_name(tenant, &scope, name).await?.map(SecretId))
+            }
+        }
+    }
+
+    /// # Errors
+    /// [`StoreError::NameTaken`] if the scope has a variable of this key, [`StoreError::ReferenceMissing`] if its project
+    /// or application does not exist.
+    pub async fn create_variable(
+        &self,
+        tenant: &TenantId,
+        scope: Scope,
+        variable: &StoredVariable,
+        replay: Option<Replay<'_>>,
+        event: &AuditEvent,
+    ) -> Result<Created> {
+        let now = variable.created_at;
+        let key = keys::variable(tenant, scope, &variable.key);
+        let mut writes = vec![
+            put(Part::Name("key"), item(&key, variable)?, &self.table, Some(Expression::absent())),
+            audit::write(Part::Other, tenant, event, now, &self.table)?,
+        ];
+        writes.extend(variable.references().into_iter().map(|r| self.count_use(tenant, r, 1)));
+        match scope {
+            Scope::Global => {}
+            Scope::Project(id) => {
+                // Counted, so that a project is not deleted under its variables.
+                writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, 1));
+            }
+            Scope::Application(id) => {
+                let key = keys::thing(tenant, Kind::Application, id.0);
+                writes.push(check(Part::Reference("applicationId"), &key, &self.table, Expression::present()));
+            }
+        }
+        if let Some(replay) = replay {
+            writes.push(self.keep_answer(Part::Replay, tenant, replay.key, replay.answer, now).await?);
+        }
+        match self.table.transact(writes).await {
+            Ok(()) => Ok(Created::Now),
+            Err(Cancelled::Conditions(parts)) if parts.contains(&Part::Replay) => {
+                let key = replay.map(|r| r.key).ok_or(StoreError::Conflict)?;
+                self.first_answer(tenant, key, now).await?.map(Created::Before).ok_or(StoreError::Conflict)
+            }
+            Err(cancelled) => Err(explain(cancelled)),
+        }
+    }
+
+    /// Puts `new` in the place of `old`, which has the same key.
+    pub async fn replace_variable(
+        &self,
+        tenant: &TenantId,
+        scope: Scope,
+        old: &StoredVariable,
+        new: &StoredVariable,
+        event: &AuditEvent,
+    ) -> Result<()> {
+        let key = keys::variable(tenant, scope, &old.key);
+        let mut writes = vec![
+            put(Part::Thing, item(&key, new)?, &self.table, Some(Expression::revision(old.revision.0))),
+            audit::write(Part::Other, tenant, event, new.updated_at, &self.table)?,
+        ];
+        let (before, after) = (old.references(), new.references());
+        writes.extend(after.iter().filter(|r| !before.contains(r)).map(|r| self.count_use(tenant, *r, 1)));
+        writes.extend(before.iter().filter(|r| !after.contains(r)).map(|r| self.count_use(tenant, *r, -1)));
+        self.table.transact(writes).await.map_err(explain)
+    }
+
+    pub async fn delete_variable(
+        &self,
+        tenant: &TenantId,
+        scope: Scope,
+        old: &StoredVariable,
+        now: Timestamp,
+        event: &AuditEvent,
+    ) -> Result<()> {
+        let key = keys::variable(tenant, scope, &old.key);
+        let mut writes = vec![
+            delete(Part::Thing, &key, &self.table, Some(Expression::revision(old.revision.0))),
+            audit::write(Part::Other, tenant, event, now, &self.table)?,
+        ];
+        writes.extend(old.references().into_iter().map(|r| self.count_use(tenant, r, -1)));
+        if let Scope::Project(id) = scope {
+            writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, -1));
+        }
+        self.table.transact(writes).await.map_err(explain)
+    }
+
+    /// A stored variable as a layer's entry, its own secret opened.
+    pub(crate) async fn layered(&self, tenant: &TenantId, scope: Scope, variable: StoredVariable) -> Result<Layered> {
+        let origin = match scope {
+            Scope::Global => Origin::Global,
+            Scope::Project(_) => Origin::Project,
+            Scope::Application(_) => Origin::Application,
+        };
+        let is_secret = variable.is_secret();
+        let value = match variable.value {
+            StoredValue::Plain { text } => Written::Text(Secret::new(text)),
+            StoredValue::Secret { sealed } => {
+                let id = variable_place(scope, &variable.key);
+                let place = Place { kind: "variable", id: &id, version: variable.revision.0 };
+                Written::Text(self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await?)
+            }
+            StoredValue::Reference { secret_id, .. } => Written::Reference(SecretReference::Id(secret_id)),
+        };
+        Ok(Layered { origin, key: variable.key, value, is_secret })
+    }
+}
+
+fn variable_place(scope: Scope, key: &VariableKey) -> String {
+    match scope {
+        Scope::Global => format!("global/{key}"),
+        Scope::Project(id) => format!("project/{id}/{key}"),
+        Scope::Application(id) => format!("application/{id}/{key}"),
+    }
+}
