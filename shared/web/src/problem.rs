@@ -1,0 +1,425 @@
+//! The one place where errors become statuses: problem documents as RFC 9457 has them.
+//!
+//! What a caller may not know exists is the same 401 or 404 as what does not. No document repeats a refused value: it may
+//! be a secret in the wrong field.
+
+use std::{borrow::Cow, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tidegate_aws::error::StoreError;
+use tidegate_domain::invalid::{FieldError, Invalid};
+
+/// Prefix of every `type`. It is an identifier and is never fetched; the rest, the slug, is stable and documented.
+pub const TYPE_BASE: &str = "https://tidegate.dev/problems/";
+
+/// A refused request, as its caller sees it.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    slug: &'static str,
+    title: &'static str,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    members: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, slug: &'static str, title: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            slug,
+            title,
+            detail: detail.into(),
+            errors: Vec::new(),
+            members: Map::new(),
+            headers: Vec::new(),
+        }
+    }
+
+    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn retry_after(self, after: Duration) -> Self {
+        self.header(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)))
+    }
+
+    /// A further member of the document (RFC 9457, "Extension Members"). Never a secret value.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The last part of `type`: `validation-failed`.
+    pub fn slug(&self) -> &'static str {
+        self.slug
+    }
+
+    /// What to log or record of it in words.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// 401 for every wrong, unknown, expired, revoked or missing credential: always the same bytes, so that nobody learns
+    /// which applications, keys or users exist.
+    pub fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "Unauthorized",
+            "The credential is missing, wrong, expired or revoked.",
+        )
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// 403 for a right credential without the permission.
+    pub fn forbidden() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "Forbidden",
+            "The credential is valid, but does not permit this. Ask an administrator for the role it needs.",
+        )
+    }
+
+    /// 403 for an application whose webhook is switched off.
+    pub fn webhook_disabled() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "webhook-disabled",
+            "Webhook disabled",
+            "The webhook of this application is switched off. Switch it on in the application's settings.",
+        )
+    }
+
+    /// 404 for an unknown route.
+    pub fn no_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", "There is nothing at this address.")
+    }
+
+    /// 404 for a thing that does not exist, or that belongs to another tenant. `what` with its article: "The project".
+    pub fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", format!("{what} does not exist."))
+    }
+
+    /// 405; the router adds `Allow`.
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "Method not allowed",
+            "This address does not take that method; Allow lists those that it takes.",
+        )
+    }
+
+    /// 410 for what an earlier version of the API had; `detail` says how to move.
+    pub fn gone(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::GONE, "gone", "Gone", detail)
+    }
+
+    /// 409 for a thing that others refer to; `used_by` names them: `application 3 (myapp)`.
+    pub fn in_use(used_by: Vec<String>) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "in-use",
+            "In use",
+            "It is still used; remove it from what usedBy lists, then try again.",
+        )
+        .with("usedBy", used_by)
+    }
+
+    /// 409 for a name that another thing of the same kind has.
+    pub fn name_taken(field: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "name-taken", "Name taken", format!("Another one has the same {field}."))
+            .with("field", field)
+    }
+
+    /// 409 for a change that cannot be made as things stand.
+    pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "Conflict", detail)
+    }
+
+    /// 409 while the first request with the same `Idempotency-Key` still runs.
+    pub fn idempotency_in_progress() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "idempotency-key-in-progress",
+            "Still running",
+            "The first request with this Idempotency-Key has not ended yet; repeat this one later.",
+        )
+        .retry_after(Duration::from_secs(1))
+    }
+
+    /// 422 for an `Idempotency-Key` that came before with another body.
+    pub fn idempotency_key_reused() -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "Idempotency key reused",
+            "This Idempotency-Key came before with another request; use a new one for each new request.",
+        )
+    }
+
+    /// 412 for an `If-Match` that names an older revision.
+    pub fn precondition_failed() -> Self {
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "precondition-failed",
+            "Precondition failed",
+            "It has been changed since; read it again and repeat the change with its new revision in If-Match.",
+        )
+    }
+
+    /// 413
+    pub fn payload_too_large(limit_bytes: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "payload-too-large",
+            "Payload too large",
+            format!("A body may have at most {limit_bytes} bytes."),
+        )
+    }
+
+    /// 415
+    pub fn unsupported_media_type() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "Unsupported media type",
+            "Send JSON, with Content-Type: application/json.",
+        )
+        .header(header::ACCEPT, HeaderValue::from_static("application/json"))
+    }
+
+    /// 400 for a body that is not JSON; `detail` says where, never what.
+    pub fn malformed_json(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail)
+    }
+
+    /// 400 for a body that ended early or could not be read.
+    pub fn unreadable_body() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "unreadable-body",
+            "Unreadable body",
+            "The body could not be read to its end.",
+        )
+    }
+
+    /// 400 for a cursor that was changed, or that belongs to another list.
+    pub fn bad_cursor() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad-cursor",
+            "Bad cursor",
+            "The cursor is not one of this list; use nextCursor of an answer as it is, or begin again without it.",
+        )
+    }
+
+    /// 422 with every fault of the request.
+    pub fn validation_failed(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.len() {
+            1 => "One field is not valid.".to_owned(),
+            count => format!("{count} fields are not valid."),
+        };
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation-failed", "Validation failed", detail);
+        problem.errors = errors;
+        problem
+    }
+
+    /// 429
+    pub fn rate_limited(retry_after: Duration) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate-limited",
+            "Rate limited",
+            "There were too many requests; repeat this one after the time in Retry-After.",
+        )
+        .retry_after(retry_after)
+    }
+
+    /// 503 when no more deployments can wait.
+    pub fn queue_full(retry_after: Duration) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "queue-full",
+            "Queue full",
+            "As many deployments wait as may; repeat this request after the time in Retry-After.",
+        )
+        .retry_after(retry_after)
+    }
+
+    /// 503 for something that many want to change at once; nothing was written.
+    pub fn busy() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "Busy",
+            "Others were changing the same thing at the same time. Nothing was changed; repeat the request.",
+        )
+        .retry_after(Duration::from_secs(1))
+    }
+
+    /// 503 for a part of the system that does not answer; nothing was half-written. `what` with its article.
+    pub fn away(what: &str) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "Unavailable",
+            format!("{what} does not answer. Nothing was changed; repeat the request later."),
+        )
+        .retry_after(Duration::from_secs(5))
+    }
+
+    /// 503 for a switched-off encryption key, which waiting alone does not mend.
+    pub fn key_disabled(alias: &str) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "key-disabled",
+            "Key disabled",
+            format!("The encryption key {alias} is disabled. Nothing was changed; enable the key, then repeat."),
+        )
+        .retry_after(Duration::from_mins(1))
+    }
+
+    /// 500; what happened is in the log under the request's id.
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Internal error",
+            "Something went wrong here. The log has it under the requestId.",
+        )
+    }
+
+    /// Field and code of every fault, or the slug: what the history shows of a refusal. Never a value.
+    pub fn summary(&self) -> String {
+        let faults: Vec<_> = self.errors.iter().map(|e| format!("{}: {}", e.field, e.invalid.code)).collect();
+        if faults.is_empty() { self.slug.to_owned() } else { faults.join(", ") }
+    }
+
+    fn document(&self) -> Document {
+        Document {
+            problem_type: format!("{TYPE_BASE}{}", self.slug),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            request_id: None,
+            errors: self
+                .errors
+                .iter()
+                .map(|error| DocumentError {
+                    field: error.field.clone(),
+                    code: error.invalid.code,
+                    message: error.invalid.message.clone(),
+                    suggestion: error.invalid.suggestion.clone(),
+                })
+                .collect(),
+            members: self.members.clone(),
+        }
+    }
+}
+
+/// The answer's body. It travels in the response's extensions as well, until the outermost layer knows the request's id.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Document {
+    #[serde(rename = "type")]
+    problem_type: String,
+    title: &'static str,
+    status: u16,
+    detail: Cow<'static, str>,
+    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<DocumentError>,
+    #[serde(flatten)]
+    members: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct DocumentError {
+    field: String,
+    code: &'static str,
+    message: String,
+    suggestion: String,
+}
+
+impl Document {
+    fn to_body(&self) -> Body {
+        Body::from(serde_json::to_vec(self).expect("a document of texts and JSON values can be written as JSON"))
+    }
+}
+
+/// Adds the request's id to a problem document; other answers stay as they are.
+pub(crate) fn name_request(response: Response, request_id: &str) -> Response {
+    let (mut parts, body) = response.into_parts();
+    match parts.extensions.remove::<Document>() {
+        Some(mut document) => {
+            document.request_id = Some(request_id.to_owned());
+            Response::from_parts(parts, document.to_body())
+        }
+        None => Response::from_parts(parts, body),
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = self.document();
+        let mut response = Response::new(document.to_body());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
+        response.extensions_mut().insert(document);
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    /// The log gets the cause here, once; the caller learns what to do.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Away { service, source } => {
+                tracing::error!(service, error = &*source as &dyn std::error::Error, "a service does not answer");
+                Self::away(&format!("A service that this needs ({service})"))
+            }
+            // Who insists on a revision is told 412 where that is known; all others lost a race, and may try again.
+            StoreError::Busy | StoreError::Conflict => Self::busy(),
+            StoreError::Missing => Self::not_found("What this address names"),
+            StoreError::ReferenceMissing { field } => Self::validation_failed(vec![reference_missing().at(field)]),
+            StoreError::InUse { by } => Self::in_use(by),
+            StoreError::NameTaken { field } => Self::name_taken(field),
+            StoreError::BadCursor => Self::bad_cursor(),
+            StoreError::KeyDisabled { key } => {
+                tracing::error!(key.alias = key, "the encryption key is disabled");
+                Self::key_disabled(&key)
+            }
+            StoreError::IdempotencyKeyReused => Self::idempotency_key_reused(),
+            StoreError::Corrupt { what, source } => {
+                tracing::error!(what, error = &*source as &dyn std::error::Error, "a stored thing cannot be read");
+                Self::internal()
+            }
+        }
+    }
+}
+
+/// Said of a field that names something which does not exist.
+pub fn reference_missing() -> Invalid {
+    Invalid::new("unknown-reference", "refers to something that does not exist", "create it first, or use another id")
+}
