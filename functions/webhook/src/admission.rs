@@ -1,0 +1,236 @@
+//! From an authenticated call to an admitted deployment: validate, resolve, seal, admit.
+
+use tidegate_aws::{
+    audit::AuditEvent,
+    catalogue::Replay,
+    clock,
+    deployments::{Admission, Admitted},
+    error::StoreError,
+    material::{Configuration, Material},
+    random,
+};
+use tidegate_domain::{
+    application::{Application, MAX_HOSTS},
+    assignment::Progress,
+    deployment::{Deployment, Status, Target, TargetState, Trigger, TriggerKind},
+    id::{DeploymentId, HostName, Sequence},
+    invalid::{FieldError, Invalid},
+    job::{Job, JobVariable},
+    parameter,
+    secret::Secret,
+    variable::{self, Layered, Origin, VariableKey, Written},
+};
+use tidegate_web::Problem;
+
+use crate::{
+    WebhookState,
+    call::{Asked, Call, first_answer},
+};
+
+/// Why a call was not admitted.
+pub(crate) enum Refusal {
+    Problem(Box<Problem>),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// One try. Reads what is registered, decides on it, and writes on condition that it is still so.
+pub(crate) async fn admit(
+    state: &WebhookState,
+    call: &Call,
+    asked: &Result<Asked, Problem>,
+) -> Result<Admitted, Refusal> {
+    let now = clock::now();
+    let material = Box::pin(state.store.material(&call.grant, call.key.as_ref(), now)).await?;
+    let application = &material.application.body.application;
+    let mut deployment = new_deployment(call, application);
+    if let Ok(asked) = asked {
+        deployment.version = Some(asked.version.clone());
+    }
+    if !application.webhook_enabled {
+        return Err(refuse(state, call, deployment, Problem::webhook_disabled(), "webhook-disabled").await?);
+    }
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(problem) => return Err(reject(state, call, deployment, problem.clone()).await?),
+    };
+    let Material { first_answer: before, .. } = &material;
+    if before.is_some() {
+        return material.first_answer.map(Admitted::Before).ok_or(Refusal::Store(StoreError::Conflict));
+    }
+    let (hosts, layers) = match validate(application, &material, asked) {
+        Ok(valid) => valid,
+        Err(errors) => return Err(reject(state, call, deployment, Problem::validation_failed(errors)).await?),
+    };
+    let configuration = state.store.configuration(&call.grant, &material, layers).await?;
+    let job = match job(&deployment, application, asked, configuration) {
+        Ok(job) => job,
+        Err(errors) => return Err(reject(state, call, deployment, Problem::validation_failed(errors)).await?),
+    };
+    deployment.targets = hosts.into_iter().map(waiting).collect();
+    let answer = first_answer(state, &deployment);
+    let event = event(call, &deployment, "deployment.admitted");
+    let admission = Admission {
+        tenant: &call.grant.tenant,
+        deployment,
+        job,
+        application: &material.application,
+        token_sha256: &call.token_sha256,
+        replay: call.key.as_ref().map(|key| Replay { key, answer: &answer }),
+        event: &event,
+        request_id: Some(call.info.id.to_string()),
+    };
+    Ok(state.store.admit(admission, material.state.clone(), now).await?)
+}
+
+fn new_deployment(call: &Call, application: &Application) -> Deployment {
+    let now = clock::now();
+    Deployment {
+        id: DeploymentId::new(now, random::bytes()),
+        application_id: call.grant.application_id,
+        application_name: application.name.as_str().to_owned(),
+        version: None,
+        digest: None,
+        sequence: None,
+        trigger: Trigger {
+            kind: TriggerKind::Webhook,
+            source: call.info.source_ip.map(|ip| ip.to_string()),
+            actor: "application token".to_owned(),
+        },
+        created_at: now,
+        started_at: None,
+        completed_at: None,
+        status: Status::Queued,
+        targets: Vec::new(),
+        max_parallel: application.rollout.max_parallel,
+        timeline: Vec::new(),
+    }
+}
+
+fn waiting(host: HostName) -> Target {
+    Target { host, state: TargetState::Waiting, started_at: None, completed_at: None, progress: Progress::default() }
+}
+
+/// Everything that can be judged without opening a secret: all faults at once.
+fn validate(
+    application: &Application,
+    material: &Material,
+    asked: &Asked,
+) -> Result<(Vec<HostName>, Vec<Layered>), Vec<FieldError>> {
+    let mut errors = Vec::new();
+    if let Some(pattern) = &application.version_pattern
+        && !pattern.allows(&asked.version)
+    {
+        let message = "does not match the application's versionPattern";
+        let suggestion = format!("deploy a version that matches {}", pattern.as_str());
+        errors.push(Invalid::new("version-pattern", message, suggestion).at("version"));
+    }
+    let accepted = parameter::accept(&application.parameters, &asked.variables).unwrap_or_else(|faults| {
+        errors.extend(faults);
+        Vec::new()
+    });
+    let registered: Vec<_> = material.hosts.iter().map(|h| (h.name.clone(), h.labels.clone())).collect();
+    let (hosts, unknown) = application.hosts.select(&registered);
+    if !unknown.is_empty() {
+        let names: Vec<_> = unknown.iter().map(|h| h.as_str()).collect();
+        let message = format!("names hosts that are not registered: {}", names.join(", "));
+        errors.push(
+            Invalid::new("unknown-host", message, "register them, or change the application's hosts").at("hosts"),
+        );
+    } else if hosts.is_empty() || hosts.len() > MAX_HOSTS {
+        let message = format!("chooses {} hosts", hosts.len());
+        let suggestion = format!("label or name 1 to {MAX_HOSTS} hosts");
+        errors.push(Invalid::new("no-host", message, suggestion).at("hosts"));
+    }
+    if errors.is_empty() {
+        Ok((hosts.into_iter().cloned().collect(), layers(application, accepted)))
+    } else {
+        Err(errors)
+    }
+}
+
+/// The request's own layer, and the parameters' defaults.
+fn layers(application: &Application, accepted: Vec<(VariableKey, String)>) -> Vec<Layered> {
+    let is_secret = |key: &VariableKey| application.parameters.iter().any(|p| p.sensitive && p.name == *key);
+    let layer = |origin, key: VariableKey, text: String| {
+        let is_secret = is_secret(&key);
+        Layered { origin, key, value: Written::Text(Secret::new(text)), is_secret }
+    };
+    let defaults = application.parameters.iter().filter_map(|p| Some((p.name.clone(), p.default.clone()?)));
+    let defaults = defaults.map(|(key, text)| layer(Origin::Default, key, text));
+    accepted.into_iter().map(|(key, text)| layer(Origin::Request, key, text)).chain(defaults).collect()
+}
+
+fn job(
+    deployment: &Deployment,
+    application: &Application,
+    asked: &Asked,
+    mut configuration: Configuration,
+) -> Result<Job, Vec<FieldError>> {
+    let layers = std::mem::take(&mut configuration.layers);
+    let resolved = variable::resolve(layers, |reference| configuration.secret(reference))?;
+    let variables =
+        resolved.into_iter().map(|v| JobVariable { key: v.key, value: v.value, is_secret: v.is_secret }).collect();
+    Ok(Job {
+        deployment_id: deployment.id,
+        application_id: deployment.application_id,
+        // Assigned by the admission.
+        sequence: Sequence(0),
+        name: application.name.clone(),
+        image: application.image.clone(),
+        version: asked.version.clone(),
+        digest: None,
+        credentials: configuration.credentials,
+        ports: application.ports.clone(),
+        variables,
+        health_check: application.health_check.clone(),
+        container: application.container.clone(),
+        strategy: application.rollout.strategy,
+    })
+}
+
+async fn reject(
+    state: &WebhookState,
+    call: &Call,
+    deployment: Deployment,
+    problem: Problem,
+) -> Result<Refusal, StoreError> {
+    let reason = problem.summary();
+    refuse(state, call, deployment, problem, &reason).await
+}
+
+/// Puts the refusal on record, and its id into the answer. A record beyond the hour's hundred is left out, not the answer.
+async fn refuse(
+    state: &WebhookState,
+    call: &Call,
+    mut deployment: Deployment,
+    problem: Problem,
+    reason: &str,
+) -> Result<Refusal, StoreError> {
+    deployment.status = Status::Rejected { reason: reason.to_owned() };
+    deployment.completed_at = Some(deployment.created_at);
+    let at = deployment.created_at;
+    deployment.note(at, "rejected", None);
+    let event = event(call, &deployment, "deployment.rejected");
+    let recorded = state.store.record_rejection(&call.grant, &deployment, &event).await?;
+    let mut problem = problem.with("validationPassed", false).with("rejectReason", reason);
+    if recorded {
+        problem = problem.with("deploymentId", deployment.id.to_string());
+    }
+    Ok(Refusal::Problem(Box::new(problem)))
+}
+
+fn event(call: &Call, deployment: &Deployment, action: &str) -> AuditEvent {
+    AuditEvent {
+        actor: "application token".to_owned(),
+        action: action.to_owned(),
+        subject: format!("application/{}/deployment/{}", deployment.application_id, deployment.id),
+        source_ip: call.info.source_ip.map(|ip| ip.to_string()),
+        request_id: Some(call.info.id.to_string()),
+    }
+}
