@@ -1,0 +1,332 @@
+//! The whole shape of an application, read from a request. What is left out keeps what is stored, or gets its default.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde_json::{Value, json};
+use tidegate_domain::{
+    application::{
+        Application, ContainerName, ContainerOptions, HealthCheck, HostSelector, LogOptions, MAX_HOSTS, Port, Probe,
+        Protocol, RestartPolicy, Rollout, Strategy, VersionPattern, Volume,
+    },
+    id::{HostName, ProjectId, RegistryId},
+    image::ImageName,
+    invalid::Invalid,
+    parameter::Parameter,
+    variable::{ValueType, VariableKey, check_value},
+};
+use tidegate_web::{
+    Problem,
+    form::{Form, line, within},
+};
+
+use crate::projects::ProjectRef;
+
+/// An application whose project may still be a key.
+pub(crate) struct Parsed {
+    pub(crate) project: ProjectRef,
+    with_project: Box<dyn FnOnce(ProjectId) -> Application + Send>,
+}
+
+impl Parsed {
+    pub(crate) fn in_project(self, id: ProjectId) -> Application {
+        (self.with_project)(id)
+    }
+}
+
+/// `owner` is who the application belongs to if neither request nor store says.
+pub(crate) fn read(mut form: Form, owner: &str, stored: Option<&Application>) -> Result<Parsed, Problem> {
+    let project = form.required("projectId", stored.map(|s| ProjectRef::Id(s.project_id)), Ok);
+    let name = form.required("name", stored.map(|s| s.name.clone()), |t: String| ContainerName::parse(&t));
+    let owner = form.defaulted("owner", stored.map_or_else(|| owner.to_owned(), |s| s.owner.clone()), line(1, 128));
+    let image = form.required("image", stored.map(|s| s.image.clone()), |t: String| ImageName::parse(&t));
+    let registry_id = form.nullable("registryId", stored.and_then(|s| s.registry_id), |id: u64| Ok(RegistryId(id)));
+    let ports = form.objects("ports", stored.map(|s| s.ports.clone()).unwrap_or_default(), port);
+    check_ports(&mut form, &ports);
+    let hosts = hosts(&mut form, stored.map(|s| s.hosts.clone()));
+    let version_pattern =
+        form.nullable("versionPattern", stored.and_then(|s| s.version_pattern.clone()), |t: String| {
+            VersionPattern::parse(&t)
+        });
+    let parameters = form.objects("parameters", stored.map(|s| s.parameters.clone()).unwrap_or_default(), parameter);
+    check_parameters(&mut form, &parameters);
+    let health_check = form.object("healthCheck", stored.and_then(|s| s.health_check.clone()), health_check);
+    let container = stored.map(|s| s.container.clone()).unwrap_or_default();
+    let container = form.object("container", Some(container), |form| Some(container_options(form))).unwrap_or_default();
+    let rollout = stored.map(|s| s.rollout.clone()).unwrap_or_default();
+    let rollout = form.object("rollout", Some(rollout), |form| Some(read_rollout(form))).unwrap_or_default();
+    let webhook_enabled = stored.is_none_or(|s| s.webhook_enabled);
+    let webhook_enabled = form
+        .object("webhook", Some(webhook_enabled), |form| {
+            form.read_only(&["tokenHint", "lastUsedAt"]);
+            Some(form.defaulted("enabled", webhook_enabled, Ok))
+        })
+        .unwrap_or(webhook_enabled);
+    form.only("envId", &[Value::Null]);
+    form.only(
+        "approval",
+        &[Value::Null, json!({"required": false, "requireOtherApprover": false}), json!({"required": false})],
+    );
+    form.only("trustedRepositories", &[json!([])]);
+    form.only("issueTrigger", &[Value::Null]);
+    form.finish(|| {
+        let (project, name, image, hosts) = (project?, name?, image?, hosts?);
+        let with_project = Box::new(move |project_id| Application {
+            project_id,
+            name,
+            owner,
+            image,
+            registry_id,
+            ports,
+            hosts,
+            version_pattern,
+            parameters,
+            health_check,
+            container,
+            rollout,
+            webhook_enabled,
+        });
+        Some(Parsed { project, with_project })
+    })
+}
+
+fn unknown_value(what: &str, names: &str) -> Invalid {
+    Invalid::new("unknown-value", format!("is not {what}"), format!("use one of {names}"))
+}
+
+fn port(form: &mut Form) -> Option<Port> {
+    let host = form.required("host", None, within(1, u16::MAX));
+    let container = form.required("container", None, within(1, u16::MAX));
+    let protocol = form.defaulted("protocol", Protocol::Tcp, |text: String| match text.as_str() {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        _ => Err(unknown_value("a protocol", "tcp, udp")),
+    });
+    let host_ip = form.defaulted("hostIp", IpAddr::from([0, 0, 0, 0]), |text: String| {
+        text.parse().map_err(|_| {
+            Invalid::new("format-ip", "is not an IP address", "use an address of the host, or 0.0.0.0 for all")
+        })
+    });
+    Some(Port { host: host?, container: container?, protocol, host_ip })
+}
+
+fn check_ports(form: &mut Form, ports: &[Port]) {
+    for (i, port) in ports.iter().enumerate() {
+        if ports.iter().take(i).any(|other| other.overlaps(port)) {
+            let twice = Invalid::new("duplicate", "is published twice", "give each port of the host once");
+            form.refuse(&format!("ports[{i}].host"), twice);
+        }
+    }
+}
+
+fn hosts(form: &mut Form, stored: Option<HostSelector>) -> Option<HostSelector> {
+    if stored.is_none() && !form.has("hosts") {
+        form.refuse("hosts", Invalid::new("missing", "is required", r#"say where it runs: {"names":["…"]}"#));
+    }
+    let mut empty = false;
+    let selector = form.object("hosts", stored, |form| {
+        let names = form.has("names").then(|| form.items("names", Vec::new(), |t: String| HostName::parse(&t)));
+        let labels = form.nullable("labels", None, labels);
+        match (names, labels) {
+            (Some(names), None) => {
+                check_names(form, &names);
+                Some(HostSelector::Names(names))
+            }
+            (None, Some(labels)) if !labels.is_empty() => Some(HostSelector::Labels(labels)),
+            (None, _) => {
+                empty = true;
+                None
+            }
+            (Some(_), Some(_)) => {
+                form.refuse(
+                    "labels",
+                    Invalid::new("either-or", "does not go with names", "send names or labels, not both"),
+                );
+                None
+            }
+        }
+    });
+    if empty {
+        form.refuse(
+            "hosts",
+            Invalid::new("missing", "names no host", r#"send {"names":["…"]} or {"labels":{"role":"web"}}"#),
+        );
+    }
+    selector
+}
+
+fn check_names(form: &mut Form, names: &[HostName]) {
+    let wanted = format!("1 to {MAX_HOSTS} host names");
+    if names.is_empty() || names.len() > MAX_HOSTS {
+        form.refuse("names", Invalid::new("out-of-range", format!("must have {wanted}"), format!("send {wanted}")));
+    }
+    for (i, name) in names.iter().enumerate() {
+        if names.iter().take(i).any(|other| other == name) {
+            form.refuse(&format!("names[{i}]"), Invalid::new("duplicate", "is named twice", "name each host once"));
+        }
+    }
+}
+
+/// At most 20 labels of at most 63 characters.
+pub(crate) fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Invalid> {
+    let plain = |text: &str, min: usize| (min..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if labels.len() > 20 || !labels.iter().all(|(key, value)| plain(key, 1) && plain(value, 0)) {
+        return Err(Invalid::new(
+            "format-labels",
+            "has labels that cannot be used",
+            "use at most 20, with names and values of at most 63 visible ASCII characters",
+        ));
+    }
+    Ok(labels)
+}
+
+fn parameter(form: &mut Form) -> Option<Parameter> {
+    let name = form.required("name", None, |text: String| VariableKey::parse(&text));
+    let value_type = form.defaulted("type", ValueType::String, |text: String| match text.as_str() {
+        "string" => Ok(ValueType::String),
+        "number" => Ok(ValueType::Number),
+        "boolean" => Ok(ValueType::Boolean),
+        "json" => Ok(ValueType::Json),
+        _ => Err(unknown_value("a type that this release has", "string, number, boolean, json")),
+    });
+    let required = form.defaulted("required", false, Ok);
+    let default = form.nullable("default", None, |value: Value| {
+        let text = match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        check_value(value_type, &text).map(|()| text)
+    });
+    let sensitive = form.defaulted("sensitive", false, Ok);
+    for later in ["approval", "minLength", "maxLength", "pattern", "enum"] {
+        form.only(later, &[Value::Null]);
+    }
+    Some(Parameter { name: name?, value_type, required, default, sensitive })
+}
+
+fn check_parameters(form: &mut Form, parameters: &[Parameter]) {
+    for (i, parameter) in parameters.iter().enumerate() {
+        if parameters.iter().take(i).any(|other| other.name == parameter.name) {
+            let twice = Invalid::new("duplicate", "is declared twice", "declare each name once");
+            form.refuse(&format!("parameters[{i}].name"), twice);
+        }
+    }
+}
+
+fn health_check(form: &mut Form) -> Option<HealthCheck> {
+    let kind = form.required("type", None, |text: String| {
+        if matches!(text.as_str(), "http" | "tcp" | "command" | "none") {
+            return Ok(text);
+        }
+        Err(unknown_value("a health check", "http, tcp, command, none"))
+    });
+    let probe = match kind.as_deref() {
+        Some("http") => {
+            let path = form.defaulted("path", "/".to_owned(), |text: String| {
+                let valid = text.starts_with('/') && text.len() <= 1_024 && text.bytes().all(|b| b.is_ascii_graphic());
+                let refused = || Invalid::new("format-path", "is not a path", "begin it with / and percent-encode it");
+                valid.then_some(text).ok_or_else(refused)
+            });
+            form.required("port", None, within(1, u16::MAX)).map(|port| Probe::Http { path, port })
+        }
+        Some("tcp") => form.required("port", None, within(1, u16::MAX)).map(|port| Probe::Tcp { port }),
+        Some("command") => form.required("command", None, arguments).map(|command| Probe::Command { command }),
+        Some(_) => Some(Probe::None),
+        None => {
+            // Whatever the type would have been, its fields are not the fault.
+            form.read_only(&["path", "port", "command"]);
+            None
+        }
+    };
+    let interval_ms = form.defaulted("intervalMs", 500, within(100, 60_000));
+    let timeout_ms = form.defaulted("timeoutMs", 1_000, within(100, 60_000));
+    let retries = form.defaulted("retries", 3, within(1, 100));
+    let start_period_ms = form.defaulted("startPeriodMs", 2_000, within(0, 600_000));
+    let deadline_ms = form.defaulted("deadlineMs", 60_000, within(1_000, 900_000));
+    Some(HealthCheck { probe: probe?, interval_ms, timeout_ms, retries, start_period_ms, deadline_ms })
+}
+
+/// A command line, word by word.
+fn arguments(words: Vec<String>) -> Result<Vec<String>, Invalid> {
+    if words.is_empty() || words.len() > 256 || words.iter().any(|word| word.contains('\0') || word.len() > 8_192) {
+        return Err(Invalid::new(
+            "format-command",
+            "is not a command",
+            "send 1 to 256 words of at most 8192 bytes, as a list",
+        ));
+    }
+    Ok(words)
+}
+
+/// Fields inside `container` have their own defaults: whoever sends the object says all of it.
+fn container_options(form: &mut Form) -> ContainerOptions {
+    const SMALLEST_MEMORY: u64 = 6 * 1024 * 1024;
+    let default = ContainerOptions::default();
+    ContainerOptions {
+        restart_policy: form.defaulted("restartPolicy", default.restart_policy, |text: String| match text.as_str() {
+            "no" => Ok(RestartPolicy::No),
+            "on-failure" => Ok(RestartPolicy::OnFailure),
+            "always" => Ok(RestartPolicy::Always),
+            "unless-stopped" => Ok(RestartPolicy::UnlessStopped),
+            _ => Err(unknown_value("a restart policy", "no, on-failure, always, unless-stopped")),
+        }),
+        command: form.nullable("command", None, arguments),
+        entrypoint: form.nullable("entrypoint", None, arguments),
+        user: form.nullable("user", None, line(1, 128)),
+        working_dir: form.nullable("workingDir", None, |text: String| absolute_path(text)),
+        memory_bytes: form.nullable("memoryBytes", None, within(SMALLEST_MEMORY, 1 << 50)),
+        cpus: form.nullable("cpus", None, within(0.01, 1_024.0)),
+        pids_limit: form.nullable("pidsLimit", None, within(1, 4_194_304)),
+        volumes: form.objects("volumes", Vec::new(), volume),
+        networks: form.items("networks", Vec::new(), resource_name),
+        init: form.defaulted("init", default.init, Ok),
+        read_only_root: form.defaulted("readOnlyRoot", default.read_only_root, Ok),
+        log: form.object("log", None, |form| {
+            let driver = form.required("driver", None, line(1, 64));
+            let options = form.defaulted("options", BTreeMap::new(), Ok);
+            Some(LogOptions { driver: driver?, options })
+        }),
+        stop_timeout_seconds: form.defaulted("stopTimeoutSeconds", default.stop_timeout_seconds, within(0, 600)),
+    }
+}
+
+fn volume(form: &mut Form) -> Option<Volume> {
+    let source =
+        form.required(
+            "source",
+            None,
+            |text: String| {
+                if text.starts_with('/') { absolute_path(text) } else { resource_name(text) }
+            },
+        );
+    let target = form.required("target", None, absolute_path);
+    let read_only = form.defaulted("readOnly", false, Ok);
+    Some(Volume { source: source?, target: target?, read_only })
+}
+
+/// Without `..`, which would step around a host's list of allowed folders, and without `:`, which Docker splits at.
+fn absolute_path(text: String) -> Result<String, Invalid> {
+    let plain = text.len() <= 4_096 && !text.chars().any(|c| c.is_control() || c == ':');
+    if text.starts_with('/') && plain && text.split('/').all(|part| part != "..") {
+        return Ok(text);
+    }
+    Err(Invalid::new("format-path", "is not an absolute path", "begin it with /, without '..' and ':'"))
+}
+
+/// Of a Docker volume or network.
+fn resource_name(text: String) -> Result<String, Invalid> {
+    ContainerName::parse(&text).map(|_| text)
+}
+
+fn read_rollout(form: &mut Form) -> Rollout {
+    let default = Rollout::default();
+    form.only("rollbackOnFailure", &[true.into()]);
+    form.only("bakeSeconds", &[0.into()]);
+    form.only("concurrency", &["queue".into()]);
+    Rollout {
+        strategy: form.defaulted("strategy", default.strategy, |text: String| match text.as_str() {
+            "recreate" => Ok(Strategy::Recreate),
+            _ => Err(unknown_value("a strategy that this release has", "recreate")),
+        }),
+        max_parallel: form.defaulted("maxParallel", default.max_parallel, within(1, 20)),
+    }
+}

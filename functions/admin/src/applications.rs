@@ -1,0 +1,186 @@
+//! Applications: what may be deployed, and how.
+
+use axum::{
+    Json,
+    extract::{Path, RawQuery, State},
+    http::StatusCode,
+    response::Response,
+};
+use tidegate_aws::{
+    applications::{ApplicationState, token_sha256},
+    catalogue::Stored,
+    error::StoreError,
+    keys::Kind,
+    random,
+    registered::{RegisteredApplication, Registry},
+    store::Store,
+};
+use tidegate_domain::{
+    application::Application,
+    id::{ApplicationId, TenantId},
+    invalid::Invalid,
+    token::{Token, TokenKind},
+};
+use tidegate_web::{
+    Problem,
+    auth::{Read, Write},
+    body::JsonBody,
+    conditional::Conditions,
+    form::Form,
+    page::Page,
+    problem::reference_missing,
+};
+
+use crate::{
+    AdminState, application_form,
+    application_view::{View, view},
+    call::{
+        Call, Creation, Race, answer_change, answer_creation, first_answer, missing, page, page_of, path_id,
+        take_stamps,
+    },
+};
+
+pub(crate) const WHAT: &str = "The application";
+
+pub(crate) async fn list(
+    State(state): State<AdminState>,
+    call: Call<Read>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Page<View>>, Problem> {
+    let found = state.store.list::<RegisteredApplication>(call.tenant(), &page_of(query.as_deref())?).await?;
+    let ids: Vec<_> = found.data.iter().map(|a| ApplicationId(a.id)).collect();
+    let states = state.store.application_states(call.tenant(), &ids).await?;
+    let unused = ApplicationState::default();
+    Ok(page(found, |stored| {
+        let of = states.get(&ApplicationId(stored.id)).unwrap_or(&unused);
+        view(stored, of)
+    }))
+}
+
+pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creation) -> Result<Response, Problem> {
+    let (store, body) = (&state.store, creation.body.take());
+    let (call, tenant) = (&creation.call, creation.call.tenant());
+    let parsed = application_form::read(Form::of_body(body)?, call.user(), None)?;
+    let project = parsed.project.of_field(store, tenant).await?;
+    let application = parsed.in_project(project);
+    check_registry(store, tenant, &application).await?;
+    let id = store.next_id(Kind::Application).await?;
+    let token = Token::from_random(TokenKind::Webhook, &random::bytes());
+    let body = RegisteredApplication {
+        application,
+        token_sha256: token_sha256(token.expose()),
+        token_hint: token.hint(),
+        previous_token: None,
+    };
+    let stored = Stored::new(id, body, call.now);
+    let event = call.event("application.created", format!("application/{id}"));
+    let answer = first_answer(&view(stored.clone(), &ApplicationState::default()).with_token(token.expose()));
+    let created = store.create_application(tenant, &stored, creation.replay(&answer), &event).await?;
+    Ok(answer_creation(&created, &answer))
+}
+
+/// Credentials only ever go to their own server, so an image of another one cannot be pulled with them.
+async fn check_registry(store: &Store, tenant: &TenantId, application: &Application) -> Result<(), Problem> {
+    let Some(id) = application.registry_id else { return Ok(()) };
+    let refused = |why: Invalid| Problem::validation_failed(vec![why.at("registryId")]);
+    let registry: Stored<Registry> = store.find(tenant, id.0).await.map_err(|error| match error {
+        StoreError::Missing => refused(reference_missing()),
+        other => other.into(),
+    })?;
+    if registry.body.server != *application.image.server() {
+        return Err(refused(Invalid::new(
+            "registry-mismatch",
+            "is a registry that the image does not come from",
+            format!("use a registry whose server is {}", application.image.server()),
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) async fn find(
+    state: &AdminState,
+    tenant: &TenantId,
+    id: &str,
+) -> Result<Stored<RegisteredApplication>, Problem> {
+    state.store.find(tenant, path_id(id, WHAT)?).await.map_err(missing(WHAT))
+}
+
+pub(crate) async fn show(
+    State(state): State<AdminState>,
+    call: Call<Read>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let stored = find(&state, call.tenant(), &id).await?;
+    let current =
+        state.store.application_state(call.tenant(), ApplicationId(stored.id)).await.map_err(missing(WHAT))?;
+    // Sent whole each time: the status in it changes without the revision.
+    Ok(answer_change(stored.revision, view(stored, &current)))
+}
+
+pub(crate) async fn change(
+    State(state): State<AdminState>,
+    call: Call<Write>,
+    conditions: Conditions,
+    Path(id): Path<String>,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    let (store, tenant) = (&state.store, call.tenant());
+    let mut race = Race::new(&conditions);
+    loop {
+        let old = find(&state, tenant, &id).await?;
+        conditions.allow_change(old.revision)?;
+        let mut form = Form::of_body(body.value.clone())?;
+        take_stamps(&mut form, old.id);
+        form.read_only(&["status"]);
+        let parsed = application_form::read(form, call.user(), Some(&old.body.application))?;
+        let project = parsed.project.of_field(store, tenant).await?;
+        let application = parsed.in_project(project);
+        let current = store.application_state(tenant, ApplicationId(old.id)).await.map_err(missing(WHAT))?;
+        check_identity(&old.body.application, &application, &current)?;
+        check_registry(store, tenant, &application).await?;
+        let new = RegisteredApplication { application, ..old.body.clone() };
+        let event = call.event("application.updated", format!("application/{}", old.id));
+        match store.replace(tenant, &old, new, call.now, &event).await {
+            Ok(stored) => return Ok(answer_change(stored.revision, view(stored, &current))),
+            Err(error) => race.lost(error)?,
+        }
+    }
+}
+
+/// The project is part of the token's grant, and the name that of the containers that run.
+fn check_identity(old: &Application, new: &Application, state: &ApplicationState) -> Result<(), Problem> {
+    let mut errors = Vec::new();
+    if old.project_id != new.project_id {
+        let fixed =
+            Invalid::new("read-only", "cannot be changed", "register the application anew in the other project");
+        errors.push(fixed.at("projectId"));
+    }
+    let in_use = !state.hosts.is_empty() || state.active.is_some() || !state.queued.is_empty();
+    if old.name != new.name && in_use {
+        let fixed = Invalid::new(
+            "read-only",
+            "cannot be changed while containers of that name run",
+            "register another application under the new name",
+        );
+        errors.push(fixed.at("name"));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Problem::validation_failed(errors)) }
+}
+
+pub(crate) async fn delete(
+    State(state): State<AdminState>,
+    call: Call<Write>,
+    conditions: Conditions,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut race = Race::new(&conditions);
+    loop {
+        let old = find(&state, call.tenant(), &id).await?;
+        conditions.allow_change(old.revision)?;
+        let event = call.event("application.deleted", format!("application/{}", old.id));
+        match state.store.delete_application(call.tenant(), &old, call.now, &event).await {
+            Ok(()) => return Ok(StatusCode::NO_CONTENT),
+            Err(error) => race.lost(error)?,
+        }
+    }
+}

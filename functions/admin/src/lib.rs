@@ -1,0 +1,84 @@
+//! The administration API: what is registered, who signs in, what was deployed.
+//!
+//! One module a resource. [`router`] holds the routes alone, so that the local stack can merge them with other functions';
+//! `tidegate_web::layer::complete` is applied afterwards.
+
+mod application_form;
+mod application_view;
+mod applications;
+mod call;
+mod deployments;
+mod health;
+mod hosts;
+pub mod issuer;
+mod masked;
+mod projects;
+mod registries;
+mod secret_groups;
+mod secrets;
+pub mod sign_in;
+mod variables;
+mod webhook_token;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::FromRef,
+    routing::{get, post, put},
+};
+use tidegate_aws::store::Store;
+use tidegate_web::auth::Verifier;
+
+use crate::{health::LastCheck, issuer::LocalIssuer};
+
+/// What every handler can reach. Clones share everything.
+#[derive(Clone)]
+pub struct AdminState {
+    store: Store,
+    verifier: Verifier,
+    issuer: Option<Arc<LocalIssuer>>,
+    last_check: Arc<LastCheck>,
+}
+
+impl AdminState {
+    /// `issuer` only where people sign in here and not at Cognito: on the local stack.
+    pub fn new(store: Store, verifier: Verifier, issuer: Option<Arc<LocalIssuer>>) -> Self {
+        Self { store, verifier, issuer, last_check: Arc::default() }
+    }
+}
+
+impl FromRef<AdminState> for Verifier {
+    fn from_ref(state: &AdminState) -> Self {
+        state.verifier.clone()
+    }
+}
+
+/// All routes of the administration.
+pub fn router(state: AdminState) -> Router {
+    let mut api = Router::new()
+        .route("/projects", get(projects::list).post(projects::create))
+        .route("/projects/{id}", get(projects::show).put(projects::change).delete(projects::delete))
+        .route("/registries", get(registries::list).post(registries::create))
+        .route("/registries/{id}", get(registries::show).put(registries::change).delete(registries::delete))
+        .route("/secret-groups", get(secret_groups::list).post(secret_groups::create))
+        .route("/secret-groups/{id}", get(secret_groups::show).put(secret_groups::change).delete(secret_groups::delete))
+        .route("/secrets", get(secrets::list).post(secrets::create))
+        .route("/secrets/{id}", get(secrets::show).put(secrets::change).delete(secrets::delete))
+        .route("/variables", get(variables::list).post(variables::create))
+        .route("/variables/{id}", get(variables::show).put(variables::change).delete(variables::delete))
+        .route("/applications", get(applications::list).post(applications::create))
+        .route("/applications/{id}", get(applications::show).put(applications::change).delete(applications::delete))
+        .route("/applications/{id}/webhook-token", post(webhook_token::rotate))
+        .route("/applications/{id}/webhook", put(webhook_token::switch))
+        .route("/deployments", get(deployments::list))
+        .route("/deployments/{id}", get(deployments::show))
+        .route("/hosts", get(hosts::list))
+        .route("/hosts/{name}", get(hosts::show).put(hosts::change).delete(hosts::delete));
+    let mut root = Router::new().route("/healthz", get(health::check));
+    if state.issuer.is_some() {
+        api = api.route("/auth/login", post(sign_in::login));
+        root = root.route("/.well-known/jwks.json", get(sign_in::key_set));
+    }
+    root.nest("/api/v2", api).with_state(state)
+}

@@ -1,0 +1,144 @@
+//! Secret groups: sets of secrets, in which names are unique.
+
+use axum::{
+    Json,
+    extract::{Path, RawQuery, State},
+    http::StatusCode,
+    response::Response,
+};
+use serde::Serialize;
+use serde_json::Value;
+use tidegate_aws::{
+    catalogue::Stored,
+    error::StoreError,
+    keys::Kind,
+    registered::{SecretGroup, StoredSecret},
+};
+use tidegate_domain::id::TenantId;
+use tidegate_web::{
+    Problem,
+    auth::{Read, Write},
+    body::JsonBody,
+    conditional::Conditions,
+    form::{Form, line},
+    page::Page,
+};
+
+use crate::{
+    AdminState,
+    call::{
+        Call, Creation, Race, Stamps, answer_change, answer_creation, first_answer, missing, page, page_of, path_id,
+        plain_name, take_stamps,
+    },
+};
+
+const WHAT: &str = "The secret group";
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct View {
+    id: u64,
+    name: String,
+    description: String,
+    provider_id: Option<u64>,
+    remote_path: &'static str,
+    auto_sync: bool,
+    #[serde(flatten)]
+    stamps: Stamps,
+}
+
+impl From<Stored<SecretGroup>> for View {
+    fn from(stored: Stored<SecretGroup>) -> Self {
+        let stamps = Stamps::from(&stored);
+        let SecretGroup { name, description } = stored.body;
+        // Groups are filled by hand: no provider, hence the defaults of what a provider's group has.
+        Self { id: stored.id, name, description, provider_id: None, remote_path: "/", auto_sync: false, stamps }
+    }
+}
+
+fn read(mut form: Form, stored: Option<&SecretGroup>) -> Result<SecretGroup, Problem> {
+    let name = form.required("name", stored.map(|s| s.name.clone()), plain_name);
+    let default = stored.map(|s| s.description.clone()).unwrap_or_default();
+    let description = form.defaulted("description", default, line(0, 1_000));
+    form.only("providerId", &[Value::Null]);
+    form.only("remotePath", &["/".into()]);
+    form.only("autoSync", &[false.into()]);
+    form.finish(|| Some(SecretGroup { name: name?, description }))
+}
+
+pub(crate) async fn list(
+    State(state): State<AdminState>,
+    call: Call<Read>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Page<View>>, Problem> {
+    Ok(page(state.store.list(call.tenant(), &page_of(query.as_deref())?).await?, View::from))
+}
+
+pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creation) -> Result<Response, Problem> {
+    let group = read(Form::of_body(creation.body.take())?, None)?;
+    let id = state.store.next_id(Kind::SecretGroup).await?;
+    let stored = Stored::new(id, group, creation.call.now);
+    let event = creation.call.event("secret-group.created", format!("secret-group/{id}"));
+    let answer = first_answer(&View::from(stored.clone()));
+    let created = state.store.create(creation.call.tenant(), &stored, creation.replay(&answer), &event).await?;
+    Ok(answer_creation(&created, &answer))
+}
+
+async fn find(state: &AdminState, tenant: &TenantId, id: &str) -> Result<Stored<SecretGroup>, Problem> {
+    state.store.find(tenant, path_id(id, WHAT)?).await.map_err(missing(WHAT))
+}
+
+pub(crate) async fn show(
+    State(state): State<AdminState>,
+    call: Call<Read>,
+    conditions: Conditions,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let stored = find(&state, call.tenant(), &id).await?;
+    Ok(conditions.answer(stored.revision, View::from(stored)))
+}
+
+pub(crate) async fn change(
+    State(state): State<AdminState>,
+    call: Call<Write>,
+    conditions: Conditions,
+    Path(id): Path<String>,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    let mut race = Race::new(&conditions);
+    loop {
+        let old = find(&state, call.tenant(), &id).await?;
+        conditions.allow_change(old.revision)?;
+        let mut form = Form::of_body(body.value.clone())?;
+        take_stamps(&mut form, old.id);
+        let new = read(form, Some(&old.body))?;
+        let event = call.event("secret-group.updated", format!("secret-group/{}", old.id));
+        match state.store.replace(call.tenant(), &old, new, call.now, &event).await {
+            Ok(stored) => return Ok(answer_change(stored.revision, View::from(stored))),
+            Err(error) => race.lost(error)?,
+        }
+    }
+}
+
+pub(crate) async fn delete(
+    State(state): State<AdminState>,
+    call: Call<Write>,
+    conditions: Conditions,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut race = Race::new(&conditions);
+    loop {
+        let old = find(&state, call.tenant(), &id).await?;
+        conditions.allow_change(old.revision)?;
+        let event = call.event("secret-group.deleted", format!("secret-group/{}", old.id));
+        match state.store.delete(call.tenant(), &old, call.now, &event).await {
+            Ok(()) => return Ok(StatusCode::NO_CONTENT),
+            Err(StoreError::InUse { .. }) => {
+                let secrets = state.store.every::<StoredSecret>(call.tenant()).await?;
+                let own = secrets.iter().filter(|s| s.body.group_id.0 == old.id);
+                return Err(Problem::in_use(own.map(|s| format!("secret {} ({})", s.id, s.body.name)).collect()));
+            }
+            Err(error) => race.lost(error)?,
+        }
+    }
+}
