@@ -1,5 +1,7 @@
 //! Tokens against a real key set over HTTP.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as expected")]
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
