@@ -1,0 +1,219 @@
+//! What a new container is made with.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::{
+    models::{
+        ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType,
+        NetworkConnectRequest, NetworkingConfig, PortBinding, RestartPolicy as DockerRestartPolicy,
+        RestartPolicyNameEnum,
+    },
+    query_parameters::{CreateContainerOptionsBuilder, InspectNetworkOptions},
+};
+use tidegate_domain::{
+    application::{RestartPolicy, Volume},
+    job::Job,
+};
+
+use super::{Engine, Error, QUICK, SLOW, within};
+
+/// Docker's own networks: they know no aliases.
+const BUILT_IN_NETWORKS: [&str; 4] = ["bridge", "default", "none", "host"];
+
+/// A container to be made.
+#[derive(Debug)]
+pub struct NewContainer<'a> {
+    pub name: &'a str,
+    /// What other containers of its networks reach it by, while and after it is tried.
+    pub alias: &'a str,
+    /// By digest.
+    pub image: &'a str,
+    pub labels: BTreeMap<&'static str, String>,
+    pub job: &'a Job,
+}
+
+impl Engine {
+    /// Creates it without starting it; its id. A crash in here leaves a container that was never started, which the
+    /// next look at the application finds by its name.
+    pub async fn create(&self, new: &NewContainer<'_>) -> Result<String, Error> {
+        let options = CreateContainerOptionsBuilder::default().name(new.name).build();
+        let id = within(SLOW, self.docker.create_container(Some(options), body(new))).await?.id;
+        // The engine takes one network at creation, the others one by one.
+        for network in new.job.container.networks.iter().skip(1) {
+            let request =
+                NetworkConnectRequest { container: id.clone(), endpoint_config: endpoint(network, new.alias) };
+            within(QUICK, self.docker.connect_network(network, request)).await?;
+        }
+        Ok(id)
+    }
+
+    pub async fn has_network(&self, name: &str) -> Result<bool, Error> {
+        match within(QUICK, self.docker.inspect_network(name, None::<InspectNetworkOptions>)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.status() == Some(404) => Ok(BUILT_IN_NETWORKS.contains(&name)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn body(new: &NewContainer<'_>) -> ContainerCreateBody {
+    let job = new.job;
+    let options = &job.container;
+    let port_key = |port: &tidegate_domain::application::Port| format!("{}/{}", port.container, port.protocol.as_str());
+    let environment = job.variables.iter().map(|v| format!("{}={}", v.key, v.value.expose()));
+    let labels = new.labels.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    let first_network = options.networks.first();
+    let endpoint = first_network.and_then(|network| Some((network.clone(), endpoint(network, new.alias)?)));
+    ContainerCreateBody {
+        image: Some(new.image.to_owned()),
+        env: Some(environment.collect()),
+        labels: Some(labels.collect()),
+        exposed_ports: Some(job.ports.iter().map(port_key).collect()),
+        cmd: options.command.clone(),
+        entrypoint: options.entrypoint.clone(),
+        user: options.user.clone(),
+        working_dir: options.working_dir.clone(),
+        stop_timeout: Some(i64::from(options.stop_timeout_seconds)),
+        host_config: Some(host_config(job)),
+        networking_config: endpoint
+            .map(|endpoint| NetworkingConfig { endpoints_config: Some(HashMap::from([endpoint])) }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host_config(job: &Job) -> HostConfig {
+    let options = &job.container;
+    let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
+    for port in &job.ports {
+        let key = format!("{}/{}", port.container, port.protocol.as_str());
+        let binding = PortBinding { host_ip: Some(port.host_ip.to_string()), host_port: Some(port.host.to_string()) };
+        bindings.entry(key).or_default().get_or_insert_default().push(binding);
+    }
+    HostConfig {
+        port_bindings: Some(bindings),
+        restart_policy: Some(DockerRestartPolicy {
+            name: Some(match options.restart_policy {
+                RestartPolicy::No => RestartPolicyNameEnum::NO,
+                RestartPolicy::OnFailure => RestartPolicyNameEnum::ON_FAILURE,
+                RestartPolicy::Always => RestartPolicyNameEnum::ALWAYS,
+                RestartPolicy::UnlessStopped => RestartPolicyNameEnum::UNLESS_STOPPED,
+            }),
+            maximum_retry_count: None,
+        }),
+        memory: options.memory_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
+        nano_cpus: options.cpus.map(nano_cpus),
+        pids_limit: options.pids_limit.map(i64::from),
+        mounts: Some(options.volumes.iter().map(mount).collect()),
+        network_mode: options.networks.first().cloned(),
+        log_config: Some(log_config(job)),
+        init: Some(options.init),
+        readonly_rootfs: Some(options.read_only_root),
+        security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+        ..HostConfig::default()
+    }
+}
+
+/// Docker counts processors in billionths; no machine has so many that one of them would be rounded away.
+#[expect(clippy::cast_possible_truncation, reason = "saturates, and the engine refuses more than it has")]
+fn nano_cpus(cpus: f64) -> i64 {
+    (cpus * 1e9).round() as i64
+}
+
+/// Bounded by default: the engine's own default keeps every line for ever.
+fn log_config(job: &Job) -> HostConfigLogConfig {
+    match &job.container.log {
+        Some(log) => HostConfigLogConfig {
+            typ: Some(log.driver.clone()),
+            config: Some(log.options.clone().into_iter().collect()),
+        },
+        None => HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([
+                ("max-size".to_owned(), "10m".to_owned()),
+                ("max-file".to_owned(), "3".to_owned()),
+            ])),
+        },
+    }
+}
+
+/// As a mount, not as a bind: a source that does not exist is refused instead of made by root.
+fn mount(volume: &Volume) -> Mount {
+    Mount {
+        source: Some(volume.source.clone()),
+        target: Some(volume.target.clone()),
+        typ: Some(if volume.is_bind_mount() { MountType::BIND } else { MountType::VOLUME }),
+        read_only: Some(volume.read_only),
+        ..Mount::default()
+    }
+}
+
+fn endpoint(network: &str, alias: &str) -> Option<EndpointSettings> {
+    (!BUILT_IN_NETWORKS.contains(&network))
+        .then(|| EndpointSettings { aliases: Some(vec![alias.to_owned()]), ..EndpointSettings::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_domain::{
+        application::{LogOptions, Port, Protocol},
+        job::JobVariable,
+        secret::Secret,
+        variable::VariableKey,
+    };
+
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn every_option_reaches_docker() {
+        let mut job = samples::job();
+        job.variables = vec![JobVariable {
+            key: VariableKey::parse("DB_URL").unwrap(),
+            value: Secret::new("a=b c".to_owned()),
+            is_secret: true,
+        }];
+        job.ports = [8080, 8081]
+            .map(|host| Port { host, container: 80, protocol: Protocol::Tcp, host_ip: "127.0.0.1".parse().unwrap() })
+            .to_vec();
+        let options = &mut job.container;
+        options.cpus = Some(0.3);
+        options.memory_bytes = Some(64 << 20);
+        options.pids_limit = Some(50);
+        options.networks = vec!["shop".to_owned(), "bridge".to_owned()];
+        options.read_only_root = true;
+        options.volumes = [("data", false), ("/srv/data", true)]
+            .map(|(source, read_only)| Volume { source: source.to_owned(), target: "/data".to_owned(), read_only })
+            .to_vec();
+        options.command = Some(vec!["serve".to_owned()]);
+        let labels = BTreeMap::from([(super::super::label::EPOCH, "4".to_owned())]);
+        let new = NewContainer { name: "shop.tidegate-next", alias: "shop", image: "i@sha256:0", labels, job: &job };
+        let body = body(&new);
+        assert_eq!(body.env.unwrap(), ["DB_URL=a=b c"]);
+        assert_eq!(body.cmd.unwrap(), ["serve"]);
+        assert_eq!(body.stop_timeout, Some(10));
+        let aliases = body.networking_config.unwrap().endpoints_config.unwrap()["shop"].aliases.clone();
+        assert_eq!(aliases.unwrap(), ["shop"]);
+        let host = body.host_config.unwrap();
+        let bindings = host.port_bindings.unwrap()["80/tcp"].clone().unwrap();
+        let ports: Vec<_> = bindings.into_iter().map(|b| (b.host_ip.unwrap(), b.host_port.unwrap())).collect();
+        assert_eq!(ports, [("127.0.0.1".into(), "8080".into()), ("127.0.0.1".into(), "8081".into())]);
+        assert_eq!(host.nano_cpus, Some(300_000_000));
+        assert_eq!(host.memory, Some(64 << 20));
+        assert_eq!(host.pids_limit, Some(50));
+        assert_eq!(host.network_mode.as_deref(), Some("shop"));
+        assert_eq!((host.init, host.readonly_rootfs), (Some(true), Some(true)));
+        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges:true"]);
+        assert_eq!(host.restart_policy.unwrap().name, Some(RestartPolicyNameEnum::UNLESS_STOPPED));
+        let mounts: Vec<_> = host.mounts.unwrap().into_iter().map(|m| (m.typ.unwrap(), m.read_only.unwrap())).collect();
+        assert_eq!(mounts, [(MountType::VOLUME, false), (MountType::BIND, true)]);
+        assert_eq!(host.log_config.unwrap().config.unwrap()["max-size"], "10m");
+        job.container.log = Some(LogOptions { driver: "local".to_owned(), options: BTreeMap::new() });
+        assert_eq!(log_config(&job).typ.as_deref(), Some("local"));
+    }
+
+    #[test]
+    fn the_built_in_network_gets_no_alias() {
+        assert!(endpoint("bridge", "shop").is_none());
+        assert!(endpoint("shop", "shop").is_some());
+    }
+}
