@@ -1,0 +1,174 @@
+//! `cargo xtask prove`: every claim of the README as a command. It exits 0 only if the claim holds, and prints its figures
+//! last: the lines that a test or benchmark began with `figure: `.
+
+use std::{net::TcpListener, process::ExitCode};
+
+use crate::command::{cargo, exit_code, exit_code_and_lines};
+
+struct Claim {
+    name: &'static str,
+    /// One sentence, as in the README.
+    says: &'static str,
+    proof: Proof,
+}
+
+enum Proof {
+    Demo,
+    /// The tests of the binary `system` whose names begin so.
+    Tests(&'static str),
+    Benchmark(&'static str),
+}
+
+const CLAIMS: &[Claim] = &[
+    Claim {
+        name: "demo",
+        says: "One command deploys v1, then v2, refuses a broken v3, and v2 still answers.",
+        proof: Proof::Demo,
+    },
+    Claim {
+        name: "crash",
+        says: "Killed with `kill -9` in the middle of a deployment and started again, the worker finishes or restores it, and the application answers.",
+        proof: Proof::Tests("crash::"),
+    },
+    Claim {
+        name: "secrets",
+        says: "A secret reaches the container decrypted and stands nowhere else in plaintext: not in table, queue, log or answer, in no encoding.",
+        proof: Proof::Tests("secrets::"),
+    },
+    Claim {
+        name: "round-trips",
+        says: "An accepted deployment costs the webhook at most 5 sequential AWS calls, and no KMS call once data keys are cached.",
+        proof: Proof::Tests("round_trips::"),
+    },
+    Claim {
+        name: "versus-script",
+        says: "A deployment is faster than a webhook that runs a shell script, with less than half its time without an answer.",
+        proof: Proof::Benchmark("versus_script"),
+    },
+];
+
+const FIGURE: &str = "figure: ";
+
+/// Prints every claim.
+pub(crate) fn list() {
+    for claim in CLAIMS {
+        println!("{:<14} {}", claim.name, claim.says);
+    }
+    println!("\ncargo xtask prove NAME runs one, cargo xtask prove all runs all. All need Docker.");
+}
+
+/// Runs a claim, or all of them. The exit code is the claim's own; for all of them 1 if any does not hold.
+pub(crate) fn run(name: &str) -> ExitCode {
+    if name == "all" {
+        return all();
+    }
+    let Some(claim) = CLAIMS.iter().find(|claim| claim.name == name) else {
+        eprintln!("There is no claim `{name}`. These are:\n");
+        list();
+        return ExitCode::from(2);
+    };
+    ExitCode::from(prove(claim))
+}
+
+fn all() -> ExitCode {
+    let results: Vec<_> = CLAIMS.iter().map(|claim| (claim, prove(claim))).collect();
+    println!();
+    for (claim, code) in &results {
+        println!("{:<14} {}", claim.name, if *code == 0 { "holds" } else { "DOES NOT HOLD" });
+    }
+    if results.iter().all(|(_, code)| *code == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn prove(claim: &Claim) -> u8 {
+    println!("== {}: {}", claim.name, claim.says);
+    let (code, figures) = match claim.proof {
+        Proof::Demo => (demo(), Vec::new()),
+        Proof::Tests(filter) => tests(filter),
+        Proof::Benchmark(name) => {
+            // As the tests are built: a release build takes many minutes, and both sides wait for Docker, not for us.
+            let arguments = ["bench", "--quiet", "--profile", "dev", "--package", "tidegate-tests", "--bench", name];
+            let (code, lines) = exit_code_and_lines(&mut cargo(&arguments));
+            (code, figures(&lines))
+        }
+    };
+    println!("== {} {}", claim.name, if code == 0 { "holds" } else { "DOES NOT HOLD" });
+    for figure in figures {
+        println!("   {figure}");
+    }
+    code
+}
+
+/// In an empty folder and on a port of its own, so that it neither finds nor disturbs an installation.
+fn demo() -> u8 {
+    let folder = match tempfile::Builder::new().prefix("tidegate-demo-").tempdir() {
+        Ok(folder) => folder,
+        Err(error) => {
+            eprintln!("there is no place for the demo's data: {error}");
+            return 1;
+        }
+    };
+    let address = match TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()) {
+        Ok(address) => address,
+        Err(error) => {
+            eprintln!("there is no free port on 127.0.0.1: {error}");
+            return 1;
+        }
+    };
+    let mut demo = cargo(&["run", "--quiet", "--package", "tidegate-local", "--bin", "tidegate", "--", "demo"]);
+    exit_code(demo.env("TIDEGATE_DATA", folder.path()).env("TIDEGATE_LISTEN", address.to_string()))
+}
+
+fn tests(filter: &str) -> (u8, Vec<String>) {
+    let arguments = ["test", "--package", "tidegate-tests", "--test", "system", filter, "--", "--nocapture"];
+    let (code, lines) = exit_code_and_lines(&mut cargo(&arguments));
+    if code == 0 && passed(&lines) == 0 {
+        // A filter that matches nothing passes, and proves nothing.
+        eprintln!("no test was run whose name begins with {filter}");
+        return (1, Vec::new());
+    }
+    (code, figures(&lines))
+}
+
+/// Tests that passed, from cargo's `test result: ok. 3 passed; …`.
+fn passed(lines: &[String]) -> u32 {
+    let count = |line: &String| -> Option<u32> {
+        let (before, _) = line.strip_prefix("test result: ")?.split_once(" passed")?;
+        before.rsplit(' ').next()?.parse().ok()
+    };
+    lines.iter().filter_map(count).sum()
+}
+
+fn figures(lines: &[String]) -> Vec<String> {
+    // A test's own output may follow `test name ... ` on one line.
+    lines.iter().filter_map(|line| line.split_once(FIGURE)).map(|(_, figure)| figure.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_run_without_tests_proves_nothing() {
+        let none = "running 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out";
+        let some = "running 2 tests\ntest a ... ok\ntest b ... ok\n\ntest result: ok. 2 passed; 0 failed; 0 ignored";
+        assert_eq!((passed(&lines(none)), passed(&lines(some))), (0, 2));
+    }
+
+    #[test]
+    fn figures_are_found_wherever_a_line_has_them() {
+        let output = "test round_trips::few ... figure: 4 calls\nfigure: 0 KMS calls\nother";
+        assert_eq!(figures(&lines(output)), ["4 calls", "0 KMS calls"]);
+    }
+
+    #[test]
+    fn every_claim_has_a_name_of_its_own() {
+        for (index, claim) in CLAIMS.iter().enumerate() {
+            assert!(CLAIMS[..index].iter().all(|other| other.name != claim.name), "{}", claim.name);
+            assert_ne!(claim.name, "all");
+        }
+    }
+}
