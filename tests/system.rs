@@ -1,0 +1,7 @@
+//! Tidegate from outside: one binary, a module per behaviour.
+
+mod deploying;
+mod failing;
+mod house;
+mod support;
+mod template;
