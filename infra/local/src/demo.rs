@@ -286,14 +286,14 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-fn filters(name: &str, value: String) -> Option<HashMap<String, Vec<String>>> {
-    Some([(name.to_owned(), vec![value])].into())
+fn filters(name: &str, value: String) -> HashMap<String, Vec<String>> {
+    [(name.to_owned(), vec![value])].into()
 }
 
 /// Those of this run. What cannot be removed is left: the demo's own result matters more.
 async fn remove_containers(docker: &Docker, prefix: &str) {
     let options =
-        ListContainersOptions { all: true, filters: filters("name", prefix.to_owned()), ..Default::default() };
+        ListContainersOptions { all: true, filters: Some(filters("name", prefix.to_owned())), ..Default::default() };
     for container in docker.list_containers(Some(options)).await.unwrap_or_default() {
         let id = container.id.unwrap_or_default();
         let at_once = StopContainerOptions { t: Some(0), ..Default::default() };
@@ -306,7 +306,7 @@ async fn remove_containers(docker: &Docker, prefix: &str) {
 /// Those of this run that no container uses.
 async fn remove_images(docker: &Docker, registry: SocketAddr) {
     let of_run = format!("{registry}/{REPOSITORY}");
-    let options = ListImagesOptions { filters: filters("reference", of_run.clone()), ..Default::default() };
+    let options = ListImagesOptions { filters: Some(filters("reference", of_run.clone())), ..Default::default() };
     for image in docker.list_images(Some(options)).await.unwrap_or_default() {
         // Digests too: an image that was pulled by one has no tag.
         for name in image.repo_tags.iter().chain(&image.repo_digests).filter(|name| name.starts_with(&of_run)) {
