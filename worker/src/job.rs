@@ -12,6 +12,7 @@ use tidegate_aws::{
 };
 use tidegate_domain::{
     assignment::{ErrorCode, LEASE, MAX_ATTEMPTS, Outcome, Progress, Running, Step, TargetError},
+    deployment::needs_an_alarm,
     id::{DeploymentId, Epoch},
     job::Job,
 };
@@ -40,13 +41,14 @@ pub struct Worker {
     pub side: HostSide,
 }
 
-/// Claims the assignment and does it. Whatever happens, the assignment says what did.
+/// Claims the assignment and does it. Whatever happens, the assignment says what did. `false`: the old version could not be
+/// brought back, and somebody has to try again.
 #[tracing::instrument(skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
-pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) {
+pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) -> bool {
     let mut progress = Progress::default();
     progress.begin(Step::Claim, clock::now());
     if !claim(worker, &assignment, epoch, &progress).await {
-        return;
+        return true;
     }
     report(worker, assignment.deployment_id).await;
     let attempts = assignment.attempts + 1;
@@ -56,10 +58,12 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
             let held = Box::pin(hold_and_perform(worker, &job, epoch, &sender, receiver.clone()));
             let Some(outcome) = held.await else {
                 tracing::warn!("the lease was lost before the switch; nothing was changed");
-                return;
+                return true;
             };
             let last = receiver.borrow().clone();
+            let settled = !needs_an_alarm(&outcome);
             end(worker, assignment.deployment_id, epoch, attempts, outcome, &last).await;
+            return settled;
         }
         Err(StoreError::Corrupt { what, source }) => {
             tracing::error!(what, error = &*source as &dyn std::error::Error, "the job cannot be opened");
@@ -75,16 +79,17 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
             hand_back(worker, assignment.deployment_id, epoch, attempts).await;
         }
     }
+    true
 }
 
 /// Ends an assignment that was begun too often.
 #[tracing::instrument(skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
-pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch: Epoch, code: ErrorCode) {
+pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) {
     if !claim(worker, &assignment, epoch, &assignment.progress).await {
         return;
     }
     let error = TargetError {
-        code,
+        code: ErrorCode::TooManyAttempts,
         message: format!("it was begun {MAX_ATTEMPTS} times and never came to an end"),
         suggestion: "look into the worker's log on the host, then deploy again".to_owned(),
         exit_code: None,

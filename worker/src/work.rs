@@ -15,19 +15,19 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use tidegate_aws::{assignments::StoredAssignment, clock, host_side::HostSide, hosts::Heartbeat, queues::Received};
 use tidegate_domain::{
-    assignment::{ErrorCode, Next},
-    id::{ApplicationId, DeploymentId, Epoch},
+    assignment::Next,
+    id::{ApplicationId, Epoch},
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{Id, JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
     job::{self, Worker},
     perform::Host,
-    settle,
+    settle::{self, Recovery},
 };
 
 /// Assignments are looked at so often without any wake-up.
@@ -70,13 +70,13 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), WorkError> {
     let _lock = lock(&settings.data)?;
-    recover(&host, &mut stop).await;
+    let settled = recover(&host, &mut stop).await;
     let worker = Arc::new(Worker { host, side });
     let (wake, woken) = mpsc::channel(1);
     let mut beside = JoinSet::new();
     beside.spawn(listen(Arc::clone(&worker), wake));
     beside.spawn(beat(Arc::clone(&worker)));
-    let mut desk = Desk { worker, settings, in_hand: BTreeMap::new(), jobs: JoinSet::new() };
+    let mut desk = Desk { worker, settings, in_hand: BTreeMap::new(), jobs: JoinSet::new(), unsettled: !settled };
     desk.work(woken, &mut stop).await;
     beside.shutdown().await;
     desk.wind_up().await;
@@ -97,15 +97,17 @@ fn lock(data: &Path) -> Result<File, WorkError> {
 }
 
 /// Before anything else, from Docker's labels alone: an application that a crash left stopped runs again within seconds.
-async fn recover(host: &Host, stop: &mut watch::Receiver<bool>) {
+///
+/// `false`: an application could not be brought back, or the process is to stop.
+async fn recover(host: &Host, stop: &mut watch::Receiver<bool>) -> bool {
     loop {
         match settle::recover(host).await {
             Ok(recovered) => {
-                for found in recovered {
+                for found in &recovered {
                     tracing::warn!(application.id = %found.application, container.name = found.name, result = ?found.result,
-                        "left in the middle of something by the process before");
+                        "found in the middle of something");
                 }
-                return;
+                return !recovered.iter().any(|found| matches!(found.result, Recovery::Failed(_)));
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "Docker does not answer; trying again");
@@ -113,7 +115,7 @@ async fn recover(host: &Host, stop: &mut watch::Receiver<bool>) {
         }
         tokio::select! {
             () = sleep(PAUSE) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => return false,
         }
     }
 }
@@ -160,15 +162,24 @@ async fn beat(worker: Arc<Worker>) {
 struct Desk {
     worker: Arc<Worker>,
     settings: Settings,
-    /// What is being worked on: one deployment an application.
-    in_hand: BTreeMap<ApplicationId, DeploymentId>,
-    jobs: JoinSet<ApplicationId>,
+    /// What is being worked on, and by which task: one deployment an application.
+    in_hand: BTreeMap<ApplicationId, Id>,
+    jobs: JoinSet<Ended>,
+    /// A way back failed, or a job broke off: to be settled as soon as nothing is being worked on.
+    unsettled: bool,
+}
+
+/// A job that has come to its end.
+struct Ended {
+    application: ApplicationId,
+    settled: bool,
 }
 
 impl Desk {
     async fn work(&mut self, mut woken: mpsc::Receiver<Vec<Received>>, stop: &mut watch::Receiver<bool>) {
         let mut messages = Vec::new();
         loop {
+            self.settle(stop).await;
             let next_look = self.look().await;
             self.forget(&mut messages).await;
             tokio::select! {
@@ -177,6 +188,13 @@ impl Desk {
                 Some(ended) = self.jobs.join_next() => self.ended(ended),
                 _ = stop.wait_for(|stop| *stop) => return,
             }
+        }
+    }
+
+    /// Never beside a job: both would move the same containers.
+    async fn settle(&mut self, stop: &mut watch::Receiver<bool>) {
+        if self.unsettled && self.jobs.is_empty() {
+            self.unsettled = !recover(&self.worker.host, stop).await;
         }
     }
 
@@ -213,28 +231,30 @@ impl Desk {
             return;
         }
         let application = assignment.application_id;
-        self.in_hand.insert(application, assignment.deployment_id);
         let worker = Arc::clone(&self.worker);
-        self.jobs.spawn(async move {
-            match what {
+        let task = self.jobs.spawn(async move {
+            let settled = match what {
                 Begin::Job => Box::pin(job::work(&worker, assignment, epoch)).await,
-                Begin::GiveUp => job::give_up(&worker, assignment, epoch, ErrorCode::TooManyAttempts).await,
-            }
-            application
+                Begin::GiveUp => {
+                    job::give_up(&worker, assignment, epoch).await;
+                    true
+                }
+            };
+            Ended { application, settled }
         });
+        self.in_hand.insert(application, task.id());
     }
 
-    fn ended(&mut self, ended: Result<ApplicationId, tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<Ended, JoinError>) {
         match ended {
-            Ok(application) => {
-                self.in_hand.remove(&application);
+            Ok(ended) => {
+                self.in_hand.remove(&ended.application);
+                self.unsettled |= !ended.settled;
             }
             Err(error) => {
-                // Which one it was is not known any more: none counts as in hand, and each claim is conditional anyway.
                 tracing::error!(error = &error as &dyn std::error::Error, "a job broke off");
-                if self.jobs.is_empty() {
-                    self.in_hand.clear();
-                }
+                self.in_hand.retain(|_, task| *task != error.id());
+                self.unsettled = true;
             }
         }
     }

@@ -38,6 +38,7 @@ use crate::{
         Call, Creation, Race, answer_change, answer_creation, first_answer, missing, page, page_of, path_id,
         take_stamps,
     },
+    host_ports,
 };
 
 pub(crate) const WHAT: &str = "The application";
@@ -64,6 +65,7 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
     let project = parsed.project.of_field(store, tenant).await?;
     let application = parsed.in_project(project);
     check_registry(store, tenant, &application).await?;
+    host_ports::check(store, tenant, None, &application).await?;
     let id = store.next_id(Kind::Application).await?;
     let token = Token::from_random(TokenKind::Webhook, &random::bytes());
     let body = RegisteredApplication {
@@ -138,6 +140,7 @@ pub(crate) async fn change(
         let current = store.application_state(tenant, ApplicationId(old.id)).await.map_err(missing(WHAT))?;
         check_identity(&old.body.application, &application, &current)?;
         check_registry(store, tenant, &application).await?;
+        host_ports::check(store, tenant, Some(old.id), &application).await?;
         let new = RegisteredApplication { application, ..old.body.clone() };
         let event = call.event("application.updated", format!("application/{}", old.id));
         match store.replace(tenant, &old, new, call.now, &event).await {

@@ -9,6 +9,7 @@ mod applications;
 mod call;
 mod deployments;
 mod health;
+mod host_ports;
 mod hosts;
 pub mod issuer;
 mod masked;
