@@ -1,8 +1,11 @@
 //! One assignment from claim to report: holds the lease while [`perform`] does the work.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tidegate_aws::{
     assignments::StoredAssignment,
     clock,
@@ -21,7 +24,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use crate::perform::{Host, LeaseLost, perform};
+use crate::{
+    perform::{Host, LeaseLost, perform},
+    standing::Standing,
+};
 
 /// Progress is written at most so often.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -50,9 +56,9 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
     if !claim(worker, &assignment, epoch, &progress).await {
         return true;
     }
-    report(worker, assignment.deployment_id).await;
     let attempts = assignment.attempts + 1;
-    match worker.side.open(&assignment).await {
+    let (job, ()) = tokio::join!(worker.side.open(&assignment), report(worker, assignment.deployment_id));
+    match job {
         Ok(job) => {
             let (sender, receiver) = watch::channel(progress);
             let held = Box::pin(hold_and_perform(worker, &job, epoch, &sender, receiver.clone()));
@@ -72,31 +78,39 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
             finish(worker, assignment.deployment_id, epoch, &outcome, &progress).await;
         }
         Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the job cannot be opened now; trying again later"
+            tracing::warn!(error = &error as &dyn std::error::Error, "the job cannot be opened now");
+            let error = TargetError::new(
+                ErrorCode::KeyUnavailable,
+                "the work order cannot be opened: the key service does not answer, or refuses this host",
+                "check that the worker's role may decrypt for its tenant and host; then deploy again",
             );
-            hand_back(worker, assignment.deployment_id, epoch, attempts).await;
+            let outcome = Outcome::Failed { error, switched: false, running: running_now(worker, &assignment).await };
+            end(worker, assignment.deployment_id, epoch, attempts, outcome, &progress).await;
         }
     }
     true
 }
 
-/// Ends an assignment that was begun too often.
+/// Ends an assignment that was begun too often: as what Docker shows of it.
 #[tracing::instrument(skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
 pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) {
     if !claim(worker, &assignment, epoch, &assignment.progress).await {
         return;
     }
-    let error = TargetError {
-        code: ErrorCode::TooManyAttempts,
-        message: format!("it was begun {MAX_ATTEMPTS} times and never came to an end"),
-        suggestion: "look into the worker's log on the host, then deploy again".to_owned(),
-        exit_code: None,
-        oom_killed: false,
-        log_tail: Vec::new(),
+    let standing = worker.host.standing(assignment.application_id, assignment.deployment_id).await;
+    let outcome = match standing {
+        // The last attempt did it, and died before it could say so.
+        Ok(Standing::Committed(digest)) => Outcome::Succeeded { digest },
+        Ok(Standing::OtherRuns | Standing::NothingRuns) | Err(_) => Outcome::Failed {
+            error: TargetError::new(
+                ErrorCode::TooManyAttempts,
+                format!("it was begun {MAX_ATTEMPTS} times and never came to an end"),
+                "look into the worker's log on the host, then deploy again",
+            ),
+            switched: false,
+            running: running_now(worker, &assignment).await,
+        },
     };
-    let outcome = Outcome::Failed { error, switched: false, running: running_now(worker, &assignment).await };
     finish(worker, assignment.deployment_id, epoch, &outcome, &assignment.progress).await;
 }
 
@@ -128,11 +142,14 @@ async fn hold_and_perform(
     seen: watch::Receiver<Progress>,
 ) -> Option<Outcome> {
     let (lost, mut lease_lost) = watch::channel(false);
+    let proven_until = AtomicI64::new(0);
     let prove = async |longest: Duration| -> Result<(), LeaseLost> {
         let longest = SignedDuration::try_from(longest).unwrap_or(LEASE);
         let current = progress.borrow().clone();
-        let proven = worker.side.renew(job.deployment_id, epoch, clock::now() + longest + MARGIN, &current).await;
-        match proven {
+        let until = clock::now() + longest + MARGIN;
+        // Before the write, so that no renewal beside it takes the longer lease back.
+        proven_until.store(until.as_second(), Ordering::SeqCst);
+        match worker.side.renew(job.deployment_id, epoch, until, &current).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Lost)) => Err(LeaseLost),
             Err(error) => {
@@ -147,17 +164,20 @@ async fn hold_and_perform(
     let performing = perform(&worker.host, job, epoch, progress, &mut lease_lost, prove);
     tokio::select! {
         outcome = performing => outcome.ok(),
-        () = hold(worker, job.deployment_id, epoch, seen, &lost) => None,
+        () = hold(worker, job.deployment_id, epoch, seen, &lost, &proven_until) => None,
     }
 }
 
 /// Renews the lease and tells the progress. Never ends: once the lease is lost it says so and waits for the work to end.
+///
+/// `proven_until`, in seconds since the epoch, is what the switch was promised: a renewal never shortens it.
 async fn hold(
     worker: &Worker,
     id: DeploymentId,
     epoch: Epoch,
     mut progress: watch::Receiver<Progress>,
     lost: &watch::Sender<bool>,
+    proven_until: &AtomicI64,
 ) {
     let mut ticks = interval(PROGRESS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -169,7 +189,8 @@ async fn hold(
             continue;
         }
         let current = progress.borrow_and_update().clone();
-        match worker.side.renew(id, epoch, clock::now() + LEASE, &current).await {
+        let promised = Timestamp::from_second(proven_until.load(Ordering::SeqCst)).unwrap_or_default();
+        match worker.side.renew(id, epoch, promised.max(clock::now() + LEASE), &current).await {
             Ok(Ok(())) => renewed = Instant::now(),
             Ok(Err(Lost)) => {
                 lost.send_replace(true);
@@ -236,22 +257,18 @@ async fn finish(worker: &Worker, id: DeploymentId, epoch: Epoch, outcome: &Outco
 }
 
 fn bad_assignment() -> TargetError {
-    TargetError {
-        code: ErrorCode::BadAssignment,
-        message: "the work order was not sealed for this host, or was changed".to_owned(),
-        suggestion:
-            "check the worker's tenant and host name, and that its role may decrypt for them; then deploy again"
-                .to_owned(),
-        exit_code: None,
-        oom_killed: false,
-        log_tail: Vec::new(),
-    }
+    TargetError::new(
+        ErrorCode::BadAssignment,
+        "the work order was not sealed for this host, or was changed",
+        "check the worker's tenant and host name, and that its role may decrypt for them; then deploy again",
+    )
 }
 
 async fn running_now(worker: &Worker, assignment: &StoredAssignment) -> Running {
-    match worker.host.runs(assignment.application_id).await {
-        Ok(true) => Running::Previous,
-        Ok(false) => Running::None,
+    match worker.host.standing(assignment.application_id, assignment.deployment_id).await {
+        Ok(Standing::Committed(_)) => Running::New,
+        Ok(Standing::OtherRuns) => Running::Previous,
+        Ok(Standing::NothingRuns) => Running::None,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "what runs cannot be seen");
             Running::Mixed

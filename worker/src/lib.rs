@@ -12,5 +12,6 @@ pub mod redact;
 #[cfg(test)]
 mod samples;
 pub mod settle;
+pub mod standing;
 mod trace;
 pub mod work;

@@ -13,7 +13,7 @@ use tidegate_domain::{
 use tokio::sync::watch;
 
 use crate::{
-    docker::{Container, Engine, Error, NewContainer, Pulled, failure, label},
+    docker::{Container, Engine, Error, NewContainer, Pulled, UnnamedVolumes, failure, label},
     health::{self, Verdict},
     plan::{Goal, Held, Observed, Step, next_name, next_step},
     policy::HostPolicy,
@@ -107,16 +107,6 @@ impl Host {
     pub(crate) async fn observe(&self, application: ApplicationId, name: &str) -> Result<Observed, Error> {
         Ok(Observed::of(&self.engine.containers().await?, &self.label(), application, name))
     }
-
-    /// Whether any container of the application runs here.
-    pub async fn runs(&self, application: ApplicationId) -> Result<bool, Error> {
-        let (host, application) = (self.label(), application.to_string());
-        let containers = self.engine.containers().await?;
-        Ok(containers.iter().any(|container| {
-            let labelled = |key, value: &String| container.labels.get(key) == Some(value);
-            container.running && labelled(label::HOST, &host) && labelled(label::APPLICATION, &application)
-        }))
-    }
 }
 
 struct Attempt<'a> {
@@ -206,7 +196,7 @@ impl Attempt<'_> {
                 (Err(Hitch::Told(error)), _) => return Err(Stop::Failed(error)),
             }
         }
-        let error = failure::target_error(
+        let error = TargetError::new(
             ErrorCode::Internal,
             "the application's containers on this host keep being changed by others",
             "find out who else manages them, then deploy again",
@@ -255,7 +245,8 @@ impl Attempt<'_> {
                 self.begin(Shown::Commit);
                 engine.rename(id, &self.name).await?;
             }
-            Step::RemoveNext { id } | Step::RemovePrevious { id } => engine.remove(id).await?,
+            Step::RemoveNext { id } => engine.remove(id, UnnamedVolumes::Remove).await?,
+            Step::RemovePrevious { id } => engine.remove(id, UnnamedVolumes::Keep).await?,
             Step::StartPrevious { id } => engine.start(id).await?,
             Step::BringBack { id, name } => engine.rename(id, name).await?,
         }
@@ -294,7 +285,7 @@ impl Attempt<'_> {
             }
         }
         let Some(pulled) = &self.pulled else {
-            return Err(failure::target_error(ErrorCode::Internal, "created before pulled", "report this fault").into());
+            return Err(TargetError::new(ErrorCode::Internal, "created before pulled", "report this fault").into());
         };
         let labels = BTreeMap::from([
             (label::APPLICATION, self.job.application_id.to_string()),
@@ -364,7 +355,7 @@ impl Attempt<'_> {
         match digest {
             Some(digest) => Outcome::Succeeded { digest },
             None => self.failed(
-                failure::target_error(
+                TargetError::new(
                     ErrorCode::Internal,
                     "the deployed container does not tell its digest",
                     "deploy again",
@@ -401,17 +392,20 @@ impl Attempt<'_> {
                     "look at the application's containers on the host (docker ps -a), and start what is to run";
                 let error =
                     TargetError { code: ErrorCode::RestoreFailed, message, suggestion: suggestion.to_owned(), ..error };
-                self.failed(error, Running::None)
+                // What the next try makes of it is not known yet.
+                self.failed(error, Running::Mixed)
             }
             Err(_) => {
                 let runs = self.last.current.as_ref().is_some_and(|seen| seen.running);
-                self.failed(error, running(runs))
+                let seen_once = !self.containers.is_empty();
+                self.failed(error, if seen_once { running(runs) } else { Running::Mixed })
             }
         }
     }
 
     fn failed(&self, mut error: TargetError, running: Running) -> Outcome {
         error.message = self.redactor.apply(&error.message);
+        let error = error.bounded();
         Outcome::Failed { error, switched: self.switched, running }
     }
 

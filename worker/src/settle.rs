@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tidegate_domain::id::ApplicationId;
 
 use crate::{
-    docker::{Error, label},
+    docker::{Error, UnnamedVolumes, label},
     perform::Host,
     plan::{Goal, Held, Observed, Step, next_step},
     trace,
@@ -44,13 +44,28 @@ pub enum Recovery {
     Failed(Error),
 }
 
-/// Settles every application of this host. To be run before anything else on start, and again after a way back has
-/// failed, once the engine answers; never beside a deployment of the same application. Applications that needed nothing
+/// Settles every application of this host. To be run before anything else on start, and never beside a deployment of
+/// the same application. Applications that needed nothing
 /// are not in the answer.
 ///
 /// # Errors
 /// The engine does not list its containers; nothing was done.
 pub async fn recover(host: &Host) -> Result<Vec<Recovered>, Error> {
+    let all = applications(host).await?.into_iter();
+    let all = all.map(|(application, name)| recover_one(host, application, name));
+    Ok(join_all(all).await.into_iter().flatten().collect())
+}
+
+/// Settles one application, as [`recover`] does all of them.
+pub async fn recover_application(host: &Host, application: ApplicationId) -> Result<Option<Recovered>, Error> {
+    match applications(host).await?.remove(&application) {
+        Some(name) => Ok(recover_one(host, application, name).await),
+        None => Ok(None),
+    }
+}
+
+/// Applications of which there is any container here, with their container name.
+async fn applications(host: &Host) -> Result<BTreeMap<ApplicationId, String>, Error> {
     let label = host.label();
     let mut applications = BTreeMap::new();
     for container in host.engine.containers().await? {
@@ -61,14 +76,15 @@ pub async fn recover(host: &Host) -> Result<Vec<Recovered>, Error> {
             applications.entry(application).or_insert(name.unwrap_or(container.name));
         }
     }
-    let all = applications.into_iter().map(|(application, name)| async move {
-        let result = match settle(host, application, &name, ATTEMPTS).await {
-            Ok(settled) => settled.recovery()?,
-            Err(error) => Recovery::Failed(error),
-        };
-        Some(Recovered { application, name, result })
-    });
-    Ok(join_all(all).await.into_iter().flatten().collect())
+    Ok(applications)
+}
+
+async fn recover_one(host: &Host, application: ApplicationId, name: String) -> Option<Recovered> {
+    let result = match settle(host, application, &name, ATTEMPTS).await {
+        Ok(settled) => settled.recovery()?,
+        Err(error) => Recovery::Failed(error),
+    };
+    Some(Recovered { application, name, result })
 }
 
 /// What settling found and did.
@@ -128,7 +144,8 @@ async fn pass(host: &Host, application: ApplicationId, name: &str, done: &mut Ve
         let step = next_step(&Goal::Settle, &observed, Held::Nothing);
         match &step {
             // Killed, not asked: it never served as the committed version, and the old one is waiting for its ports.
-            Step::RemoveNext { id } | Step::RemovePrevious { id } => engine.remove(id).await?,
+            Step::RemoveNext { id } => engine.remove(id, UnnamedVolumes::Remove).await?,
+            Step::RemovePrevious { id } => engine.remove(id, UnnamedVolumes::Keep).await?,
             Step::StartPrevious { id } => engine.start(id).await?,
             Step::BringBack { id, name } => engine.rename(id, name).await?,
             Step::Done

@@ -7,10 +7,7 @@ use tidegate_domain::{
     job::Job,
 };
 
-use crate::{
-    docker::{Error, failure::target_error},
-    health::Verdict,
-};
+use crate::{docker::Error, health::Verdict};
 
 const MAX_LINES: usize = 50;
 
@@ -44,14 +41,18 @@ pub(crate) fn verdict(job: &Job, verdict: &Verdict) -> Option<TargetError> {
             let limit = job.container.memory_bytes.map(|bytes| format!(" of {} MiB", bytes / (1024 * 1024)));
             let message =
                 format!("the new container of {image} was killed at its memory limit{}", limit.unwrap_or_default());
-            let error = target_error(ErrorCode::Exited, message, "raise memoryBytes, or let the application use less");
+            let error =
+                TargetError::new(ErrorCode::Exited, message, "raise memoryBytes, or let the application use less");
             Some(TargetError { exit_code: *exit_code, oom_killed: true, ..error })
         }
         Verdict::Exited { exit_code, .. } => {
             let code = exit_code.map(|code| format!(" with code {code}")).unwrap_or_default();
             let message = format!("the new container of {image} ended by itself{code}");
-            let error =
-                target_error(ErrorCode::Exited, message, "its last log lines should say why; mend it and deploy again");
+            let error = TargetError::new(
+                ErrorCode::Exited,
+                message,
+                "its last log lines should say why; mend it and deploy again",
+            );
             Some(TargetError { exit_code: *exit_code, ..error })
         }
         Verdict::Unhealthy { why } => {
@@ -62,7 +63,7 @@ pub(crate) fn verdict(job: &Job, verdict: &Verdict) -> Option<TargetError> {
                 ),
                 None => "read its last log lines, and check the image's HEALTHCHECK".to_owned(),
             };
-            Some(target_error(ErrorCode::Unhealthy, message, suggestion))
+            Some(TargetError::new(ErrorCode::Unhealthy, message, suggestion))
         }
     }
 }

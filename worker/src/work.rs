@@ -27,13 +27,17 @@ use tokio::{
 use crate::{
     job::{self, Worker},
     perform::Host,
-    settle::{self, Recovery},
+    settle::{self, Recovered, Recovery},
 };
 
 /// Assignments are looked at so often without any wake-up.
 const LOOK: Duration = Duration::from_mins(1);
 const LONG_POLL: Duration = Duration::from_secs(20);
 const HEARTBEAT: Duration = Duration::from_secs(30);
+/// The same while Docker has not answered yet.
+const WITHOUT_DOCKER: Duration = Duration::from_secs(2);
+/// Before another try to bring back an application that could not be brought back.
+const SETTLE: Duration = Duration::from_mins(1);
 /// Between tries to reach something that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,13 +74,20 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), WorkError> {
     let _lock = lock(&settings.data)?;
-    let settled = recover(&host, &mut stop).await;
     let worker = Arc::new(Worker { host, side });
+    let mut desk = Desk {
+        worker: Arc::clone(&worker),
+        settings,
+        in_hand: BTreeMap::new(),
+        jobs: JoinSet::new(),
+        recovered: false,
+        unsettled: BTreeMap::new(),
+    };
+    desk.recover().await;
     let (wake, woken) = mpsc::channel(1);
     let mut beside = JoinSet::new();
     beside.spawn(listen(Arc::clone(&worker), wake));
-    beside.spawn(beat(Arc::clone(&worker)));
-    let mut desk = Desk { worker, settings, in_hand: BTreeMap::new(), jobs: JoinSet::new(), unsettled: !settled };
+    beside.spawn(beat(worker));
     desk.work(woken, &mut stop).await;
     beside.shutdown().await;
     desk.wind_up().await;
@@ -93,30 +104,6 @@ fn lock(data: &Path) -> Result<File, WorkError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(WorkError::AlreadyRunning(path)),
         Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// Before anything else, from Docker's labels alone: an application that a crash left stopped runs again within seconds.
-///
-/// `false`: an application could not be brought back, or the process is to stop.
-async fn recover(host: &Host, stop: &mut watch::Receiver<bool>) -> bool {
-    loop {
-        match settle::recover(host).await {
-            Ok(recovered) => {
-                for found in &recovered {
-                    tracing::warn!(application.id = %found.application, container.name = found.name, result = ?found.result,
-                        "found in the middle of something");
-                }
-                return !recovered.iter().any(|found| matches!(found.result, Recovery::Failed(_)));
-            }
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "Docker does not answer; trying again");
-            }
-        }
-        tokio::select! {
-            () = sleep(PAUSE) => {}
-            _ = stop.wait_for(|stop| *stop) => return false,
-        }
     }
 }
 
@@ -162,16 +149,19 @@ async fn beat(worker: Arc<Worker>) {
 struct Desk {
     worker: Arc<Worker>,
     settings: Settings,
-    /// What is being worked on, and by which task: one deployment an application.
+    /// What is being worked on, and by which task: one job an application.
     in_hand: BTreeMap<ApplicationId, Id>,
     jobs: JoinSet<Ended>,
-    /// A way back failed, or a job broke off: to be settled as soon as nothing is being worked on.
-    unsettled: bool,
+    /// Whether all that the process before has left was looked at.
+    recovered: bool,
+    /// Applications that could not be brought back, or whose job broke off, and when to try next.
+    unsettled: BTreeMap<ApplicationId, Instant>,
 }
 
 /// A job that has come to its end.
 struct Ended {
     application: ApplicationId,
+    /// False: the old version could not be brought back.
     settled: bool,
 }
 
@@ -179,7 +169,10 @@ impl Desk {
     async fn work(&mut self, mut woken: mpsc::Receiver<Vec<Received>>, stop: &mut watch::Receiver<bool>) {
         let mut messages = Vec::new();
         loop {
-            self.settle(stop).await;
+            if !self.recovered && self.jobs.is_empty() {
+                self.recover().await;
+            }
+            self.settle_what_is_due();
             let next_look = self.look().await;
             self.forget(&mut messages).await;
             tokio::select! {
@@ -191,10 +184,44 @@ impl Desk {
         }
     }
 
-    /// Never beside a job: both would move the same containers.
-    async fn settle(&mut self, stop: &mut watch::Receiver<bool>) {
-        if self.unsettled && self.jobs.is_empty() {
-            self.unsettled = !recover(&self.worker.host, stop).await;
+    /// Before anything else, from Docker's labels alone: an application that a crash left stopped runs again within seconds.
+    ///
+    /// While Docker does not answer nothing can be brought back; deployments then fail and say so, and this is tried again
+    /// with every look.
+    async fn recover(&mut self) {
+        match settle::recover(&self.worker.host).await {
+            Ok(recovered) => {
+                self.recovered = true;
+                for found in recovered {
+                    if !is_settled(&found) {
+                        self.unsettled.insert(found.application, Instant::now() + SETTLE);
+                    }
+                }
+            }
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "Docker does not answer"),
+        }
+    }
+
+    /// Each as a job of its own: one that cannot be brought back does not hold up the others.
+    fn settle_what_is_due(&mut self) {
+        let now = Instant::now();
+        let is_due =
+            |application: &ApplicationId, due: &Instant| *due <= now && !self.in_hand.contains_key(application);
+        let due: Vec<_> = self.unsettled.iter().filter(|(a, due)| is_due(a, due)).map(|(a, _)| *a).collect();
+        for application in due {
+            self.unsettled.remove(&application);
+            let worker = Arc::clone(&self.worker);
+            let task = self.jobs.spawn(async move {
+                let settled = match settle::recover_application(&worker.host, application).await {
+                    Ok(found) => found.is_none_or(|found| is_settled(&found)),
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "Docker does not answer");
+                        false
+                    }
+                };
+                Ended { application, settled }
+            });
+            self.in_hand.insert(application, task.id());
         }
     }
 
@@ -211,7 +238,9 @@ impl Desk {
             }
         };
         let now = clock::now();
-        let mut next_look = Instant::now() + LOOK;
+        // Without Docker, soon again: what a crash left stopped must not wait.
+        let mut next_look = Instant::now() + if self.recovered { LOOK } else { WITHOUT_DOCKER };
+        next_look = self.unsettled.values().copied().fold(next_look, Instant::min);
         for assignment in open {
             if self.in_hand.contains_key(&assignment.application_id) {
                 continue;
@@ -247,14 +276,20 @@ impl Desk {
 
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
         match ended {
-            Ok(ended) => {
-                self.in_hand.remove(&ended.application);
-                self.unsettled |= !ended.settled;
+            Ok(Ended { application, settled }) => {
+                self.in_hand.remove(&application);
+                if !settled {
+                    self.unsettled.insert(application, Instant::now() + SETTLE);
+                }
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a job broke off");
-                self.in_hand.retain(|_, task| *task != error.id());
-                self.unsettled = true;
+                let broken: Vec<_> =
+                    self.in_hand.iter().filter(|(_, id)| **id == error.id()).map(|(a, _)| *a).collect();
+                for application in broken {
+                    self.in_hand.remove(&application);
+                    self.unsettled.insert(application, Instant::now());
+                }
             }
         }
     }
@@ -277,6 +312,13 @@ impl Desk {
             tracing::warn!(jobs = self.jobs.len(), "stopped in the middle of jobs; the next process goes on with them");
         }
     }
+}
+
+/// Logs what was found; `false` if it has to be tried again.
+fn is_settled(found: &Recovered) -> bool {
+    tracing::warn!(application.id = %found.application, container.name = found.name, result = ?found.result,
+        "found in the middle of something");
+    !matches!(found.result, Recovery::Failed(_))
 }
 
 #[derive(Debug, Clone, Copy)]

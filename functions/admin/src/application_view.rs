@@ -87,6 +87,7 @@ struct HostStatus {
 fn status(updated_at: Timestamp, state: &ApplicationState) -> Status {
     let word = match (&state.active, &state.release) {
         (Some(_), _) => "deploying",
+        (None, Some(_)) if state.hosts.is_empty() => "stopped",
         (None, Some(_)) => "running",
         (None, None) => "not-deployed",
     };

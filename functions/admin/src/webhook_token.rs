@@ -3,11 +3,14 @@
 use axum::{
     Json,
     extract::{Path, State},
-    response::Response,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use tidegate_aws::{random, registered::RegisteredApplication};
+use tidegate_aws::{
+    applications::Rotation, catalogue::Replay, idempotency::FirstAnswer, random, registered::RegisteredApplication,
+};
 use tidegate_domain::{
     id::ApplicationId,
     token::{Token, TokenKind},
@@ -18,13 +21,14 @@ use tidegate_web::{
     body::{JsonBody, OptionalJsonBody},
     conditional::Conditions,
     form::{Form, within},
+    idempotency::{self, IdempotencyKey},
 };
 
 use crate::{
     AdminState,
     application_view::Webhook,
     applications::{WHAT, find},
-    call::{Call, Race, answer_change, missing},
+    call::{Call, Race, answer_change, first_answer, missing},
 };
 
 /// Longest time in which the token before still works.
@@ -42,23 +46,33 @@ pub(crate) async fn rotate(
     State(state): State<AdminState>,
     call: Call<Write>,
     conditions: Conditions,
+    key: IdempotencyKey,
     Path(id): Path<String>,
     OptionalJsonBody(body): OptionalJsonBody,
-) -> Result<Json<Rotated>, Problem> {
+) -> Result<Response, Problem> {
+    let key = key.of(&format!("user:{}", call.user()), &body.fingerprint);
     let mut form = Form::of_body(body.value)?;
     let overlap = form.defaulted("overlapSeconds", 0, within(0, MAX_OVERLAP_SECONDS));
     let overlap = form.finish(|| Some(SignedDuration::from_secs(i64::from(overlap))))?;
     let until = (overlap > SignedDuration::ZERO).then(|| call.now + overlap);
     let token = Token::from_random(TokenKind::Webhook, &random::bytes());
+    let rotated = Rotated { webhook_token: token.expose().to_owned(), previous_valid_until: until };
+    let answer = FirstAnswer { status: StatusCode::OK.as_u16(), ..first_answer(&rotated) };
     let mut race = Race::new(&conditions);
     loop {
+        // Within the loop: the same request may have been first, which is one way of losing the race.
+        if let Some(key) = &key
+            && let Some(first) = state.store.first_answer(call.tenant(), key, call.now).await?
+        {
+            return Ok(idempotency::replay(&first));
+        }
         let old = find(&state, call.tenant(), &id).await?;
         conditions.allow_change(old.revision)?;
         let event = call.event("application.token-rotated", format!("application/{}", old.id));
-        match state.store.rotate_token(call.tenant(), &old, &token, until, call.now, &event).await {
-            Ok(_) => {
-                return Ok(Json(Rotated { webhook_token: token.expose().to_owned(), previous_valid_until: until }));
-            }
+        let replay = key.as_ref().map(|key| Replay { key, answer: &answer });
+        let rotation = Rotation { token: &token, overlap_until: until, replay };
+        match state.store.rotate_token(call.tenant(), &old, rotation, call.now, &event).await {
+            Ok(_) => return Ok(Json(rotated).into_response()),
             Err(error) => race.lost(error)?,
         }
     }

@@ -14,8 +14,9 @@ use tidegate_domain::{
     assignment::Progress,
     deployment::{Deployment, Status, Target, TargetState, Trigger, TriggerKind},
     id::{DeploymentId, HostName, Sequence},
+    image::Version,
     invalid::{FieldError, Invalid},
-    job::{Job, JobVariable},
+    job::{Job, JobVariable, MAX_JOB_BYTES, MAX_WAVE_BYTES},
     parameter,
     secret::Secret,
     variable::{self, Layered, Origin, VariableKey, Written},
@@ -50,7 +51,7 @@ pub(crate) async fn admit(
     let application = &material.application.body.application;
     let mut deployment = new_deployment(call, application);
     if let Ok(asked) = asked {
-        deployment.version = Some(asked.version.clone());
+        deployment.version.clone_from(&asked.version);
     }
     if !application.webhook_enabled {
         return Err(refuse(state, call, deployment, Problem::webhook_disabled(), "webhook-disabled").await?);
@@ -63,12 +64,12 @@ pub(crate) async fn admit(
     if before.is_some() {
         return material.first_answer.map(Admitted::Before).ok_or(Refusal::Store(StoreError::Conflict));
     }
-    let (hosts, layers) = match validate(application, &material, asked) {
+    let Valid { version, hosts, layers } = match validate(application, &material, asked) {
         Ok(valid) => valid,
         Err(errors) => return Err(reject(state, call, deployment, Problem::validation_failed(errors)).await?),
     };
     let configuration = state.store.configuration(&call.grant, &material, layers).await?;
-    let job = match job(&deployment, application, asked, configuration) {
+    let job = match job(&deployment, application, version, configuration) {
         Ok(job) => job,
         Err(errors) => return Err(reject(state, call, deployment, Problem::validation_failed(errors)).await?),
     };
@@ -116,21 +117,25 @@ fn waiting(host: HostName) -> Target {
     Target { host, state: TargetState::Waiting, started_at: None, completed_at: None, progress: Progress::default() }
 }
 
+/// A request that the application allows.
+struct Valid {
+    version: Version,
+    hosts: Vec<HostName>,
+    layers: Vec<Layered>,
+}
+
 /// Everything that can be judged without opening a secret: all faults at once.
-fn validate(
-    application: &Application,
-    material: &Material,
-    asked: &Asked,
-) -> Result<(Vec<HostName>, Vec<Layered>), Vec<FieldError>> {
-    let mut errors = Vec::new();
-    if let Some(pattern) = &application.version_pattern
-        && !pattern.allows(&asked.version)
+fn validate(application: &Application, material: &Material, asked: &Asked) -> Result<Valid, Vec<FieldError>> {
+    let mut errors = asked.faults.clone();
+    if let (Some(pattern), Some(version)) = (&application.version_pattern, &asked.version)
+        && !pattern.allows(version)
     {
         let message = "does not match the application's versionPattern";
         let suggestion = format!("deploy a version that matches {}", pattern.as_str());
         errors.push(Invalid::new("version-pattern", message, suggestion).at("version"));
     }
-    let accepted = parameter::accept(&application.parameters, &asked.variables).unwrap_or_else(|faults| {
+    let given = asked.variables.as_ref().map(|given| parameter::accept(&application.parameters, given));
+    let accepted = given.unwrap_or_else(|| Ok(Vec::new())).unwrap_or_else(|faults| {
         errors.extend(faults);
         Vec::new()
     });
@@ -147,10 +152,13 @@ fn validate(
         let suggestion = format!("label or name 1 to {MAX_HOSTS} hosts");
         errors.push(Invalid::new("no-host", message, suggestion).at("hosts"));
     }
-    if errors.is_empty() {
-        Ok((hosts.into_iter().cloned().collect(), layers(application, accepted)))
-    } else {
-        Err(errors)
+    match &asked.version {
+        Some(version) if errors.is_empty() => Ok(Valid {
+            version: version.clone(),
+            hosts: hosts.into_iter().cloned().collect(),
+            layers: layers(application, accepted),
+        }),
+        Some(_) | None => Err(errors),
     }
 }
 
@@ -169,21 +177,21 @@ fn layers(application: &Application, accepted: Vec<(VariableKey, String)>) -> Ve
 fn job(
     deployment: &Deployment,
     application: &Application,
-    asked: &Asked,
+    version: Version,
     mut configuration: Configuration,
 ) -> Result<Job, Vec<FieldError>> {
     let layers = std::mem::take(&mut configuration.layers);
     let resolved = variable::resolve(layers, |reference| configuration.secret(reference))?;
-    let variables =
+    let variables: Vec<_> =
         resolved.into_iter().map(|v| JobVariable { key: v.key, value: v.value, is_secret: v.is_secret }).collect();
-    Ok(Job {
+    let job = Job {
         deployment_id: deployment.id,
         application_id: deployment.application_id,
         // Assigned by the admission.
         sequence: Sequence(0),
         name: application.name.clone(),
         image: application.image.clone(),
-        version: asked.version.clone(),
+        version,
         digest: None,
         credentials: configuration.credentials,
         ports: application.ports.clone(),
@@ -191,7 +199,26 @@ fn job(
         health_check: application.health_check.clone(),
         container: application.container.clone(),
         strategy: application.rollout.strategy,
-    })
+    };
+    check_size(&job, application.rollout.max_parallel)?;
+    Ok(job)
+}
+
+/// What is written must fit into an item, and a wave of it into a transaction. Escapes count: a line break takes two bytes.
+fn check_size(job: &Job, max_parallel: u32) -> Result<(), Vec<FieldError>> {
+    let bytes = serde_json::to_vec(job).map_or(usize::MAX, |plain| {
+        let plain = zeroize::Zeroizing::new(plain);
+        plain.len()
+    });
+    let copies = 1 + usize::try_from(max_parallel).unwrap_or(usize::MAX);
+    if bytes <= MAX_JOB_BYTES && bytes.saturating_mul(copies) <= MAX_WAVE_BYTES {
+        return Ok(());
+    }
+    let message = format!("with everything else take {bytes} bytes for each of {max_parallel} hosts at a time");
+    let suggestion = format!(
+        "stay within {MAX_JOB_BYTES} bytes a host and {MAX_WAVE_BYTES} for all at a time: shorten values, or lower maxParallel"
+    );
+    Err(vec![Invalid::new("too-many-variables", message, suggestion).at("variables")])
 }
 
 async fn reject(

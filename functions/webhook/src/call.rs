@@ -1,6 +1,9 @@
 //! `POST /webhook/deploy`: from bytes to an answer.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json,
@@ -14,8 +17,9 @@ use tidegate_aws::{
 };
 use tidegate_domain::{
     deployment::{Deployment, Status},
-    id::ApplicationId,
+    id::{ApplicationId, DeploymentId},
     image::Version,
+    invalid::{FieldError, Invalid},
     secret::Secret,
     token::{Token, TokenKind},
 };
@@ -24,7 +28,7 @@ use tidegate_web::{
     body::JsonBody,
     deployment_view,
     form::Form,
-    idempotency::{IdempotencyKey, replay},
+    idempotency::{IdempotencyKey, replay, replayed},
     request::RequestInfo,
 };
 
@@ -36,6 +40,8 @@ use crate::{
 
 /// How often a lost race against a change of the application is run again before the caller is told.
 const TRIES: usize = 3;
+/// A function is ended after 29 s.
+const LONGEST_CALL: Duration = Duration::from_secs(26);
 
 /// A call whose credential is right.
 pub(crate) struct Call {
@@ -43,13 +49,18 @@ pub(crate) struct Call {
     pub token_sha256: String,
     pub info: RequestInfo,
     pub key: Option<tidegate_aws::idempotency::IdempotencyKey>,
+    pub begun: Instant,
 }
 
-/// What it asks for.
+/// What it asks for, as far as it can be read.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    pub version: Version,
-    pub variables: BTreeMap<String, Value>,
+    /// None only beside a fault.
+    pub version: Option<Version>,
+    /// None only beside a fault.
+    pub variables: Option<BTreeMap<String, Value>>,
+    /// What is wrong with the body by itself; told together with what is wrong for the application.
+    pub faults: Vec<FieldError>,
 }
 
 pub(crate) async fn deploy(
@@ -60,6 +71,7 @@ pub(crate) async fn deploy(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, Problem> {
+    let begun = Instant::now();
     let JsonBody { mut value, fingerprint } = body;
     let token = credential(&headers, &mut value).ok_or_else(Problem::unauthorized)?;
     let now = clock::now();
@@ -70,7 +82,7 @@ pub(crate) async fn deploy(
     }
     let token_sha256 = tidegate_aws::applications::token_sha256(token.expose());
     let key = key.of(&format!("application:{}", grant.application_id), &fingerprint);
-    let call = Call { grant, token_sha256, info, key };
+    let call = Call { grant, token_sha256, info, key, begun };
     let wait = status::wait_of(query.as_deref())?;
     answer(&state, &call, value, wait).await
 }
@@ -96,8 +108,8 @@ async fn answer(state: &WebhookState, call: &Call, body: Value, wait: Option<Dur
     let asked = read(body);
     for _ in 0..TRIES {
         match admission::admit(state, call, &asked).await {
-            Ok(Admitted::Queued(deployment)) => return accepted(state, call, *deployment, wait).await,
-            Ok(Admitted::Before(first)) => return Ok(replay(&first)),
+            Ok(Admitted::Queued(deployment)) => return Ok(accepted(state, call, *deployment, wait).await),
+            Ok(Admitted::Before(first)) => return again(state, call, &first, wait).await,
             Ok(Admitted::QueueFull) => return Err(Problem::queue_full(Duration::from_secs(30))),
             // The application was changed between reading and writing: decide anew on what it is now.
             Err(Refusal::Store(StoreError::Conflict)) => {}
@@ -110,20 +122,36 @@ async fn answer(state: &WebhookState, call: &Call, body: Value, wait: Option<Dur
     Err(Problem::busy())
 }
 
+/// The answer to a call that repeats an earlier one. Who wants to wait hears how that one ended, not only that it was queued.
+async fn again(
+    state: &WebhookState,
+    call: &Call,
+    first: &FirstAnswer,
+    wait: Option<Duration>,
+) -> Result<Response, Problem> {
+    let kept: Value = serde_json::from_str(first.body.expose()).unwrap_or_default();
+    let id = kept["deploymentId"].as_str().and_then(|id| DeploymentId::parse(id).ok());
+    match (id, wait) {
+        (Some(id), Some(_)) => {
+            let deployment = state.store.deployment(&call.grant.tenant, id).await?.deployment;
+            Ok(replayed(accepted(state, call, deployment, wait).await))
+        }
+        (None, _) | (_, None) => Ok(replay(first)),
+    }
+}
+
+/// # Errors
+/// 422 for a body that is not an object.
 fn read(body: Value) -> Result<Asked, Problem> {
     let mut form = Form::of_body(body)?;
-    let application = form.required("applicationId", None::<u64>, Ok);
+    // Compared with the token's already, where it is a number.
+    form.required("applicationId", None::<u64>, Ok);
     let version = form.required("version", None, |text: String| Version::parse(&text));
-    let variables = form.defaulted("variables", BTreeMap::new(), |value: Value| match value {
+    let variables = form.required("variables", Some(BTreeMap::new()), |value: Value| match value {
         Value::Object(fields) => Ok(fields.into_iter().collect()),
-        _ => {
-            Err(tidegate_domain::invalid::Invalid::new("wrong-type", "must be an object", "send {\"NAME\": \"value\"}"))
-        }
+        _ => Err(Invalid::new("wrong-type", "must be an object", "send {\"NAME\": \"value\"}")),
     });
-    form.finish(|| {
-        application?;
-        Some(Asked { version: version?, variables })
-    })
+    Ok(Asked { version, variables, faults: form.into_faults() })
 }
 
 /// The answer to an admitted call, before anything has happened.
@@ -132,28 +160,24 @@ pub(crate) fn first_answer(state: &WebhookState, deployment: &Deployment) -> Fir
     FirstAnswer { status: StatusCode::ACCEPTED.as_u16(), body: Secret::new(body.to_string()) }
 }
 
-async fn accepted(
-    state: &WebhookState,
-    call: &Call,
-    deployment: Deployment,
-    wait: Option<Duration>,
-) -> Result<Response, Problem> {
+/// The wait is cut so that the answer is out before the gateway gives up, however long the admission took.
+async fn accepted(state: &WebhookState, call: &Call, deployment: Deployment, wait: Option<Duration>) -> Response {
     let tenant = &call.grant.tenant;
     let ended = match wait {
-        Some(wait) => status::wait_for(state, tenant, deployment, wait, |d| d.status.is_final()).await?,
+        Some(wait) => {
+            let wait = wait.min(LONGEST_CALL.saturating_sub(call.begun.elapsed()));
+            status::wait_for(state, tenant, deployment, wait, |d| d.status.is_final()).await
+        }
         None => deployment,
     };
-    Ok(match ended.status {
-        Status::Succeeded => {
-            (StatusCode::OK, Json(body_of(state, &ended, "Deployment completed successfully"))).into_response()
-        }
+    let (status, message) = match ended.status {
+        Status::Succeeded => (StatusCode::OK, "Deployment completed successfully"),
         Status::Failed { .. } | Status::RolledBack | Status::Rejected { .. } => {
-            (StatusCode::OK, Json(body_of(state, &ended, "Deployment did not succeed"))).into_response()
+            (StatusCode::OK, "Deployment did not succeed")
         }
-        Status::Queued | Status::Running => {
-            (StatusCode::ACCEPTED, Json(body_of(state, &ended, "Deployment queued"))).into_response()
-        }
-    })
+        Status::Queued | Status::Running => (StatusCode::ACCEPTED, "Deployment queued"),
+    };
+    (status, Json(body_of(state, &ended, message))).into_response()
 }
 
 fn body_of(state: &WebhookState, deployment: &Deployment, message: &str) -> Value {

@@ -45,7 +45,7 @@ pub(crate) async fn status(
     let before = found.status.clone();
     let shown = match wait {
         Some(wait) if !found.status.is_final() => {
-            wait_for(&state, &grant.tenant, found, wait, |d| d.status != before).await?
+            wait_for(&state, &grant.tenant, found, wait, |d| d.status != before).await
         }
         Some(_) | None => found,
     };
@@ -61,22 +61,29 @@ pub(crate) fn wait_of(query: Option<&str>) -> Result<Option<Duration>, Problem> 
     form.finish(|| Some((seconds > 0).then(|| Duration::from_secs(seconds))))
 }
 
-/// The deployment when `done` holds of it, or as it is when the time is over. Where many wait already, as it is now.
+/// The deployment when `done` holds of it, or as it is when the time is over. Where many wait already, or it cannot be read
+/// again, as it was last seen: it exists, and no trouble of reading may say otherwise.
 pub(crate) async fn wait_for(
     state: &WebhookState,
     tenant: &TenantId,
     mut deployment: Deployment,
     wait: Duration,
     done: impl Fn(&Deployment) -> bool,
-) -> Result<Deployment, Problem> {
-    let Ok(_place) = state.waiting.try_acquire() else { return Ok(deployment) };
+) -> Deployment {
+    let Ok(_place) = state.waiting.try_acquire() else { return deployment };
     let until = Instant::now() + wait;
     // Looked at more rarely the longer it takes: a wait of 20 s costs some 20 reads.
     let mut pause = Duration::from_millis(100);
     while !done(&deployment) && Instant::now() < until {
         tokio::time::sleep(pause.min(until - Instant::now())).await;
         pause = (pause * 3 / 2).min(Duration::from_secs(1));
-        deployment = state.store.deployment(tenant, deployment.id).await?.deployment;
+        match state.store.deployment(tenant, deployment.id).await {
+            Ok(found) => deployment = found.deployment,
+            Err(error) => {
+                tracing::warn!(deployment.id = %deployment.id, error = &error as &dyn std::error::Error, "not read again");
+                break;
+            }
+        }
     }
-    Ok(deployment)
+    deployment
 }

@@ -41,7 +41,7 @@ pub enum Outcome {
 pub enum Running {
     New,
     Previous,
-    /// Not the same on every host.
+    /// Not the same on every host, or not known: Docker could not be asked.
     Mixed,
     None,
 }
@@ -127,8 +127,37 @@ pub struct TargetError {
     pub log_tail: Vec<String>,
 }
 
+/// Limit of a message: Docker passes on whole pages that a proxy has answered.
+pub const MAX_MESSAGE_BYTES: usize = 2 * 1024;
+
 /// Limit of a kept log tail: fifty hosts' tails fit into one deployment's item.
 pub const MAX_LOG_BYTES: usize = 4 * 1024;
+
+impl TargetError {
+    pub fn new(code: ErrorCode, message: impl Into<String>, suggestion: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            suggestion: suggestion.into(),
+            exit_code: None,
+            oom_killed: false,
+            log_tail: Vec::new(),
+        }
+    }
+
+    /// Cut to what an item can hold beside everything else. Whoever cuts the log tail knows which lines matter.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        for text in [&mut self.message, &mut self.suggestion] {
+            if text.len() > MAX_MESSAGE_BYTES {
+                let end = text.floor_char_boundary(MAX_MESSAGE_BYTES);
+                text.truncate(end);
+                text.push('…');
+            }
+        }
+        self
+    }
+}
 
 /// Stable codes of a target's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +171,8 @@ pub enum ErrorCode {
     RegistryUnavailable,
     /// The host's disk is full, or fuller than the host allows.
     DiskFull,
+    /// The key service does not answer, so the work order cannot be opened; tried again before it is told.
+    KeyUnavailable,
     /// The host's Docker does not answer; tried again before it is told.
     DockerUnavailable,
     /// A container of that name exists that is not ours.
@@ -175,6 +206,7 @@ impl ErrorCode {
             Self::RegistryDenied => "registry-denied",
             Self::RegistryUnavailable => "registry-unavailable",
             Self::DiskFull => "disk-full",
+            Self::KeyUnavailable => "key-unavailable",
             Self::DockerUnavailable => "docker-unavailable",
             Self::NameTaken => "name-taken",
             Self::PortTaken => "port-taken",
@@ -193,7 +225,7 @@ impl ErrorCode {
     /// Whether the same thing may well work a little later.
     pub fn is_worth_a_retry(self) -> bool {
         match self {
-            Self::RegistryUnavailable | Self::DockerUnavailable => true,
+            Self::RegistryUnavailable | Self::KeyUnavailable | Self::DockerUnavailable => true,
             Self::ImageNotFound
             | Self::RegistryDenied
             | Self::DiskFull

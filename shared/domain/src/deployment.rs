@@ -9,6 +9,9 @@ use crate::{
     image::{Digest, Version},
 };
 
+/// Entry of the timeline for each host that gets an assignment.
+const ASSIGNED: &str = "assigned";
+
 /// What a trigger asked for, as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -269,6 +272,12 @@ impl Deployment {
         self.targets.iter().find_map(|t| t.state.error())
     }
 
+    /// When this host was last given an assignment.
+    pub fn assigned_at(&self, host: &HostName) -> Option<Timestamp> {
+        let given = |entry: &&TimelineEntry| entry.event == ASSIGNED && entry.host.as_ref() == Some(host);
+        self.timeline.iter().rfind(given).map(|entry| entry.at)
+    }
+
     pub fn note(&mut self, at: Timestamp, event: &str, host: Option<HostName>) {
         self.timeline.push(TimelineEntry { at, event: event.to_owned(), host });
     }
@@ -301,7 +310,7 @@ impl Deployment {
             hosts.push(target.host.clone());
         }
         for host in &hosts {
-            self.note(now, "assigned", Some(host.clone()));
+            self.note(now, ASSIGNED, Some(host.clone()));
         }
         effects.push(Effect::Assign { hosts });
     }

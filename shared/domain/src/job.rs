@@ -33,6 +33,11 @@ pub struct Job {
     pub strategy: Strategy,
 }
 
+/// Most bytes of a serialised job: sealed and as text it is a third larger, and an item holds 400 KB.
+pub const MAX_JOB_BYTES: usize = 256 * 1024;
+/// Most bytes of the jobs of one wave and the snapshot together: a transaction holds 4 MB.
+pub const MAX_WAVE_BYTES: usize = 2_800 * 1024;
+
 impl Job {
     /// What must not show in any log line or error of this job.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {

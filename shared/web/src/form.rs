@@ -206,7 +206,7 @@ impl Form {
         };
         let mut inner = Self::at(path, fields);
         let read = read(&mut inner);
-        self.errors.append(&mut inner.into_errors());
+        self.errors.append(&mut inner.into_faults());
         read
     }
 
@@ -242,7 +242,8 @@ impl Form {
         self.fields.contains_key(field)
     }
 
-    fn into_errors(mut self) -> Vec<FieldError> {
+    /// All that was wrong with the fields, and those left over, for a caller that has more to judge before it answers.
+    pub fn into_faults(mut self) -> Vec<FieldError> {
         let known: Vec<_> = self.known.iter().copied().collect();
         for name in std::mem::take(&mut self.fields).keys() {
             let suggestion = format!("remove it; the names here are {}", known.join(", "));
@@ -257,7 +258,7 @@ impl Form {
     ///
     /// `build` returns `None` only by `?` on a getter's `None`, each of which has left a fault.
     pub fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
-        let errors = self.into_errors();
+        let errors = self.into_faults();
         if errors.is_empty() {
             Ok(build().expect("without a fault every getter has found its value"))
         } else {

@@ -279,7 +279,10 @@ impl Problem {
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
             "Unavailable",
-            format!("{what} does not answer. Nothing was changed; repeat the request later."),
+            format!(
+                "{what} does not answer. Repeat the request later; with an Idempotency-Key it cannot happen twice, even if \
+                 the answer to this one was lost."
+            ),
         )
         .retry_after(Duration::from_secs(5))
     }

@@ -93,6 +93,14 @@ pub struct Network {
     pub address: IpAddr,
 }
 
+/// What becomes of volumes that only the container refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnnamedVolumes {
+    Remove,
+    /// They may hold what an application has written; whoever wants it finds it with `docker volume ls`.
+    Keep,
+}
+
 impl Engine {
     /// All containers of the engine, running or not, whoever made them.
     pub async fn containers(&self) -> Result<Vec<Container>, Error> {
@@ -122,9 +130,10 @@ impl Engine {
         within(grace + SLOW, self.docker.stop_container(id, Some(options))).await
     }
 
-    /// Kills it if it runs, and removes its unnamed volumes with it. Does nothing if there is none.
-    pub async fn remove(&self, id: &str) -> Result<(), Error> {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    /// Kills it if it runs. Does nothing if there is none.
+    pub async fn remove(&self, id: &str, unnamed_volumes: UnnamedVolumes) -> Result<(), Error> {
+        let remove_volumes = matches!(unnamed_volumes, UnnamedVolumes::Remove);
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(remove_volumes).build();
         match within(SLOW, self.docker.remove_container(id, Some(options))).await {
             Err(error) if error.status() == Some(404) => Ok(()),
             other => other,

@@ -15,18 +15,6 @@ use super::{Container, Error};
 
 const CREATE_NETWORK: &str = "create the network on this host (docker network create), or correct its name";
 
-/// An error without a container behind it.
-pub fn target_error(code: ErrorCode, message: impl Into<String>, suggestion: impl Into<String>) -> TargetError {
-    TargetError {
-        code,
-        message: message.into(),
-        suggestion: suggestion.into(),
-        exit_code: None,
-        oom_killed: false,
-        log_tail: Vec::new(),
-    }
-}
-
 /// Of a pull: the registry's fault, the credentials', the image's, or the host's.
 pub fn pull(error: &Error, job: &Job) -> TargetError {
     let image = job.image.at(&job.version);
@@ -51,7 +39,7 @@ pub fn pull(error: &Error, job: &Job) -> TargetError {
             Some(_) => "check the registered user and password, and that this user may pull the image",
         };
         let message = format!("the registry {server} refuses access to {image}");
-        return target_error(ErrorCode::RegistryDenied, message, suggestion);
+        return TargetError::new(ErrorCode::RegistryDenied, message, suggestion);
     }
     if says(&["toomanyrequests", "too many requests", "rate limit"]) {
         return registry_unavailable(job, "it limits the rate of pulls");
@@ -61,7 +49,7 @@ pub fn pull(error: &Error, job: &Job) -> TargetError {
     let away =
         ["no such host", "connection refused", "i/o timeout", "dial tcp", "tls", "x509", "http response to https"];
     if !says(&away) && (status == 404 || says(&unknown)) {
-        return target_error(
+        return TargetError::new(
             ErrorCode::ImageNotFound,
             format!("the registry {server} has no image {image}"),
             "push the version, or deploy one that was pushed",
@@ -69,7 +57,7 @@ pub fn pull(error: &Error, job: &Job) -> TargetError {
     }
     if says(&["no matching manifest"]) {
         let message = format!("the image {image} does not exist for this host's kind of processor");
-        return target_error(ErrorCode::ImageNotFound, message, "build it for this platform too");
+        return TargetError::new(ErrorCode::ImageNotFound, message, "build it for this platform too");
     }
     let Error::Refused { message, .. } = error else { return engine(error) };
     registry_unavailable(job, message)
@@ -77,7 +65,7 @@ pub fn pull(error: &Error, job: &Job) -> TargetError {
 
 fn registry_unavailable(job: &Job, why: &str) -> TargetError {
     let (server, image) = (job.image.server(), job.image.at(&job.version));
-    target_error(
+    TargetError::new(
         ErrorCode::RegistryUnavailable,
         format!("the registry {server} cannot deliver {image}: {why}"),
         "check that the registry is up and that this host reaches it, then deploy again",
@@ -91,7 +79,7 @@ pub fn create(error: &Error, name: &str, job: &Job) -> TargetError {
         return name_taken(name);
     }
     if *status == 404 && message.contains("No such image") {
-        return target_error(
+        return TargetError::new(
             ErrorCode::ImageNotFound,
             format!("the image {} was removed from this host while it was deployed", job.image.at(&job.version)),
             "deploy again",
@@ -102,7 +90,7 @@ pub fn create(error: &Error, name: &str, job: &Job) -> TargetError {
 
 /// Somebody else's container has the name.
 pub fn name_taken(name: &str) -> TargetError {
-    target_error(
+    TargetError::new(
         ErrorCode::NameTaken,
         format!("a container named {name} exists on this host that was not deployed by Tidegate"),
         format!("remove or rename it (docker rename {name} {name}-old), or give the application another name"),
@@ -145,7 +133,7 @@ pub fn port_taken(port: &Port, holder: Option<&str>) -> TargetError {
         Some(name) => format!("the container {name}"),
         None => "another process of the host".to_owned(),
     };
-    target_error(
+    TargetError::new(
         ErrorCode::PortTaken,
         format!("the host's port {}/{} is taken by {held_by}", port.host, port.protocol.as_str()),
         "stop what uses the port, or publish another one",
@@ -164,7 +152,7 @@ pub fn disk_too_full(free: u64, wanted: u64) -> TargetError {
 }
 
 fn disk_full(why: &str) -> TargetError {
-    target_error(
+    TargetError::new(
         ErrorCode::DiskFull,
         format!("the host's disk is full: {why}"),
         "free some space (docker system df shows what Docker uses), then deploy again",
@@ -173,7 +161,7 @@ fn disk_full(why: &str) -> TargetError {
 
 fn start_failed(message: &str, suggestion: &str) -> TargetError {
     let message = format!("Docker cannot start the container: {}", message.trim());
-    target_error(ErrorCode::StartFailed, message, suggestion)
+    TargetError::new(ErrorCode::StartFailed, message, suggestion)
 }
 
 /// Of any other call.
@@ -182,7 +170,7 @@ pub fn engine(error: &Error) -> TargetError {
         Error::Refused { .. } => start_failed(&error.to_string(), "look into the Docker engine's log on the host"),
         Error::Away(_) | Error::Late(_) | Error::Unreadable(_) => {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            target_error(
+            TargetError::new(
                 ErrorCode::DockerUnavailable,
                 format!("{error}{cause}"),
                 "check on the host that Docker runs (systemctl status docker) and that the worker may use it",

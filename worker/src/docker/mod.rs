@@ -13,7 +13,7 @@ use std::{error::Error as StdError, future::Future, time::Duration};
 
 use bollard::Docker;
 
-pub use container::{Container, Inspected, Network, Published, label};
+pub use container::{Container, Inspected, Network, Published, UnnamedVolumes, label};
 pub use create::NewContainer;
 pub use pull::{PullProgress, Pulled};
 

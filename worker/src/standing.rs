@@ -1,0 +1,48 @@
+//! What a host shows of a deployment, to somebody who has no work order in hand.
+
+use tidegate_domain::{
+    id::{ApplicationId, DeploymentId},
+    image::Digest,
+};
+
+use crate::{
+    docker::{Error, label},
+    perform::Host,
+};
+
+/// How a deployment stands on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It was committed: the application's container is its.
+    Committed(Digest),
+    /// It was not, and another version's container runs.
+    OtherRuns,
+    /// It was not, and nothing of the application runs.
+    NothingRuns,
+}
+
+impl Host {
+    /// # Errors
+    /// The engine does not list its containers.
+    pub async fn standing(&self, application: ApplicationId, deployment: DeploymentId) -> Result<Standing, Error> {
+        let (host, application, deployment) = (self.label(), application.to_string(), deployment.to_string());
+        let containers = self.engine.containers().await?;
+        let mut standing = Standing::NothingRuns;
+        for container in &containers {
+            let labelled = |key, value: &String| container.labels.get(key) == Some(value);
+            if !labelled(label::HOST, &host) || !labelled(label::APPLICATION, &application) {
+                continue;
+            }
+            let digest = container.labels.get(label::DIGEST).and_then(|text| Digest::parse(text).ok());
+            match digest {
+                // Under the application's own name: that rename is the commit.
+                Some(digest) if labelled(label::NAME, &container.name) && labelled(label::DEPLOYMENT, &deployment) => {
+                    return Ok(Standing::Committed(digest));
+                }
+                Some(_) | None if container.running => standing = Standing::OtherRuns,
+                Some(_) | None => {}
+            }
+        }
+        Ok(standing)
+    }
+}
