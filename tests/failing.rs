@@ -4,9 +4,10 @@ use std::net::TcpListener;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tidegate_local::demo_image::Mode;
+use tidegate_domain::id::DeploymentId;
+use tidegate_local::{demo_image::Mode, stack};
 
-use crate::support::{Application, Installation};
+use crate::support::{Application, Installation, PrivateRegistry, eventually};
 
 /// The error, after checking that it says something and that v1 still answers.
 async fn refused(
@@ -22,12 +23,17 @@ async fn refused(
     assert!(error["suggestion"].as_str().unwrap().len() > 10, "{error}");
     assert_eq!(ended["running"], "previous", "{ended}");
     assert_eq!(installation.visit(application, "/").await.unwrap(), "version v1\n");
-    assert_eq!(installation.containers().await, [application.container.clone()]);
+    assert_eq!(installation.containers().await, std::slice::from_ref(&application.container));
     ended["targets"][0]["error"].clone()
 }
 
 async fn with_v1() -> (Installation, Application) {
-    let installation = Installation::start().await;
+    with_v1_of(PrivateRegistry::start()).await
+}
+
+async fn with_v1_of(registry: PrivateRegistry) -> (Installation, Application) {
+    let mut installation = Installation::start().await;
+    installation.registry = registry;
     let application = installation.register(json!({})).await;
     let ended = installation.release(&application, "v1", Mode::Ok).await;
     assert_eq!(ended["status"], "succeeded", "{ended}");
@@ -97,17 +103,56 @@ async fn a_port_that_another_process_holds_is_named() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_away_is_tried_again_and_then_told() {
-    let (installation, application) = with_v1().await;
-    if std::env::var_os("TIDEGATE_TEST_REGISTRY").is_some() {
-        // That registry is others' as well and cannot be taken away.
-        return;
-    }
+async fn a_registry_that_is_away_is_tried_three_times_and_then_told() {
+    let (installation, application) = with_v1_of(PrivateRegistry::in_process()).await;
     installation.registry.stop();
-    let id = installation.deploy(&application, "v2").await.expect(202)["deploymentId"].clone();
-    let ended = installation.ended(&application, id.as_str().unwrap()).await;
+    let id = deploying(&installation, &application, "v2").await;
+    let third = async || (attempts(&installation, &id).await == Some(3)).then_some(());
+    eventually("a third attempt", third).await;
+    let ended = installation.ended(&application, &id.to_string()).await;
     assert_eq!(ended["status"], "failed");
     refused(&installation, &application, &ended, "registry-unavailable", &installation.registry.server()).await;
+}
+
+#[tokio::test]
+async fn a_registry_that_comes_back_in_time_is_no_failure() {
+    let (installation, application) = with_v1_of(PrivateRegistry::in_process()).await;
+    installation.push(&application, "v2", Mode::Ok).await;
+    installation.registry.stop();
+    let id = deploying(&installation, &application, "v2").await;
+    let first_has_failed = async || (attempts(&installation, &id).await == Some(1)).then_some(());
+    eventually("a first attempt", first_has_failed).await;
+    installation.registry.resume();
+    let ended = installation.ended(&application, &id.to_string()).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+}
+
+async fn deploying(installation: &Installation, application: &Application, version: &str) -> DeploymentId {
+    let accepted = installation.deploy(application, version).await.expect(202);
+    DeploymentId::parse(accepted["deploymentId"].as_str().unwrap()).unwrap()
+}
+
+/// So often was the assignment begun; none once it is folded.
+async fn attempts(installation: &Installation, id: &DeploymentId) -> Option<u32> {
+    let found = installation.stack.store().assignment(&stack::tenant(), &stack::host(), *id).await.unwrap();
+    found.map(|assignment| assignment.attempts)
+}
+
+#[tokio::test]
+async fn a_port_belongs_to_one_application_of_a_host() {
+    let installation = Installation::start().await;
+    let first = installation.register(json!({})).await;
+    let mut second = installation.get(&format!("applications/{}", first.id)).await.expect(200);
+    for field in ["id", "status", "webhook", "revision", "createdAt", "updatedAt"] {
+        second.as_object_mut().unwrap().remove(field);
+    }
+    second["name"] = json!("other");
+    let refused = installation.post("applications", &second).await;
+    assert_eq!(refused.status, 422);
+    assert_eq!(refused.faults(), [("ports[0].host".to_owned(), "port-taken".to_owned())]);
+    assert!(refused.text.contains(second["image"].as_str().unwrap().rsplit('/').next().unwrap()), "{}", refused.text);
+    second["ports"][0]["hostIp"] = json!("127.0.0.2");
+    installation.post("applications", &second).await.expect(201);
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ fn a_hosts_queue_is_where_the_functions_look_for_it() {
         stack.text(&stack.template["Globals"]["Function"]["Environment"]["Variables"]["TIDEGATE_HOST_QUEUE_PREFIX"]);
     let host = host(&[]);
     let name = host.text(&host.resource("Queue")["QueueName"]);
-    assert_eq!(format!("{prefix}acme-web-1"), format!("https://sqs.eu-test-1.amazonaws.com/111122223333/{name}"));
+    assert_eq!(format!("{prefix}acme_web-1"), format!("https://sqs.eu-test-1.amazonaws.com/111122223333/{name}"));
 }
 
 #[test]
@@ -205,6 +205,8 @@ fn no_role_is_wide() {
         (&control_plane, "WebhookRole"),
         (&control_plane, "AdminRole"),
         (&control_plane, "ProgressRole"),
+        (&control_plane, "ApprovalsRole"),
+        (&control_plane, "SweepScheduleRole"),
         (&host, "Role"),
     ] {
         let identity = Identity::new(stack, role);
@@ -228,6 +230,7 @@ fn each_function_opens_and_seals_only_what_it_must() {
         ("WebhookRole", &["secret", "snapshot", "replay"][..], &["snapshot", "job", "replay"][..]),
         ("AdminRole", &["secret", "replay"], &["secret", "replay"]),
         ("ProgressRole", &["snapshot"], &["job"]),
+        ("ApprovalsRole", &["snapshot"], &["job"]),
     ] {
         let identity = Identity::new(&stack, role);
         for purpose in ["secret", "snapshot", "job", "replay", "other"] {
@@ -246,7 +249,8 @@ fn each_function_opens_and_seals_only_what_it_must() {
 fn hosts_are_woken_and_no_other_queue_is_written() {
     let stack = control_plane();
     let queue = |name: &str| format!("arn:aws:sqs:eu-test-1:111122223333:{name}");
-    for (role, wakes) in [("WebhookRole", true), ("ProgressRole", true), ("AdminRole", false)] {
+    for (role, wakes) in [("WebhookRole", true), ("ProgressRole", true), ("ApprovalsRole", true), ("AdminRole", false)]
+    {
         let identity = Identity::new(&stack, role);
         assert_eq!(identity.may("sqs:SendMessage", &queue("tidegate-host-acme-web-1"), &[]), wakes, "{role}");
         for other in ["tidegate-reports", "tidegate-dev-host-acme-web-1", "orders"] {
@@ -267,6 +271,36 @@ fn reports_are_retried_one_by_one_and_never_lost() {
     assert!(queue["VisibilityTimeout"].as_u64().unwrap() >= 6 * time_out);
     assert!(time_out < 30, "the gateway gives up at 30 s");
     assert_eq!(stack.text(&queue["RedrivePolicy"]["deadLetterTargetArn"]), "arn:DeadReportsQueue");
+}
+
+#[test]
+fn the_sweep_runs_each_minute_and_what_fails_is_told() {
+    let stack = control_plane();
+    let function = stack.resource("Approvals");
+    let schedule = &function["Events"]["EachMinute"];
+    assert_eq!(
+        (&schedule["Type"], &schedule["Properties"]["ScheduleExpression"]),
+        (&"ScheduleV2".into(), &"rate(1 minute)".into())
+    );
+    assert_eq!(stack.text(&schedule["Properties"]["RoleArn"]), "arn:SweepScheduleRole");
+    let retries = [&schedule["Properties"]["RetryPolicy"], &function["EventInvokeConfig"]];
+    for policy in retries {
+        assert_eq!(policy["MaximumRetryAttempts"], 0, "the next minute's call is the retry");
+    }
+    let dead = [
+        &schedule["Properties"]["DeadLetterConfig"]["Arn"],
+        &function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"],
+    ];
+    for (queue, sender) in dead.into_iter().zip(["SweepScheduleRole", "ApprovalsRole"]) {
+        assert_eq!(stack.text(queue), "arn:DeadSweepsQueue");
+        assert!(Identity::new(&stack, sender).may("sqs:SendMessage", "arn:DeadSweepsQueue", &[]), "{sender}");
+    }
+    let scheduler = Identity::new(&stack, "SweepScheduleRole");
+    assert!(scheduler.may("lambda:InvokeFunction", "arn:Approvals", &[]));
+    assert!(!scheduler.may("lambda:InvokeFunction", "arn:Admin", &[]));
+    let trust = stack.resolve(&stack.resource("SweepScheduleRole")["AssumeRolePolicyDocument"]["Statement"][0]);
+    assert_eq!(trust["Principal"]["Service"], "scheduler.amazonaws.com");
+    assert_eq!(trust["Condition"]["StringEquals"]["aws:SourceAccount"], "111122223333");
 }
 
 #[test]

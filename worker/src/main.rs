@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 #[command(version)]
 struct Arguments {
     /// The configuration file.
-    #[arg(long, env = "TIDEGATE_WORKER_CONFIG", default_value = "/etc/tidegate/worker.toml")]
+    #[arg(long, env = env::WORKER_CONFIG, default_value = "/etc/tidegate/worker.toml")]
     config: PathBuf,
 }
 

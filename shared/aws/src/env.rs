@@ -18,6 +18,8 @@ pub const JWKS_URL: &str = "TIDEGATE_JWKS_URL";
 pub const CLIENT_ID: &str = "TIDEGATE_CLIENT_ID";
 /// What callers reach the API under, for links in answers: `https://deploy.example.com`. Functions.
 pub const PUBLIC_URL: &str = "TIDEGATE_PUBLIC_URL";
+/// Path of the configuration file. Default `/etc/tidegate/worker.toml`. Worker.
+pub const WORKER_CONFIG: &str = "TIDEGATE_WORKER_CONFIG";
 /// `tracing` filter, for example `info,tidegate=debug`. Default `info`. All.
 pub const LOG: &str = "TIDEGATE_LOG";
 
