@@ -5,20 +5,26 @@ pub(crate) mod binaries;
 mod cleaning;
 mod registry;
 
-use std::{net::TcpListener, path::Path, time::Duration};
+use std::{fmt::Write as _, net::TcpListener, path::Path, time::Duration};
 
 use bollard::Docker;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tidegate_aws::{meter::Meter, random};
-use tidegate_domain::secret::Secret;
+use tidegate_aws::{
+    host_side::{HostConfig, HostSide},
+    meter::Meter,
+    random,
+};
+use tidegate_domain::{id::HostName, secret::Secret};
 use tidegate_local::{
     demo_image::{self, DemoImage, Mode},
-    stack::{Options, Stack},
+    embedded::EmbeddedAws,
+    provision,
+    stack::{self, Options, Stack},
 };
 
 pub(crate) use answer::Answer;
-use cleaning::Cleaning;
+pub(crate) use cleaning::{Cleaning, containers};
 pub(crate) use registry::PrivateRegistry;
 
 /// Longer than anything here takes on a slow machine; what takes longer has failed.
@@ -30,6 +36,8 @@ pub(crate) struct Setup<'a> {
     pub data: Option<&'a Path>,
     /// The test runs a worker itself.
     pub no_worker: bool,
+    /// The test sweeps itself.
+    pub no_sweeps: bool,
     pub meter: Option<Meter>,
 }
 
@@ -69,11 +77,12 @@ impl Installation {
             data: setup.data.map(Path::to_owned),
             admin_password: Some(Secret::new(password.clone())),
             worker: !setup.no_worker,
+            sweeps: !setup.no_sweeps,
             container_prefix: prefix.clone(),
             meter: setup.meter,
             ..Options::throw_away()
         };
-        let stack = Stack::start(options).await.unwrap();
+        let stack = Box::pin(Stack::start(options)).await.unwrap();
         let cleaning = Cleaning { prefix: prefix.clone() };
         let http = reqwest::Client::builder().timeout(BOUND).build().unwrap();
         let mut installation = Self {
@@ -87,7 +96,7 @@ impl Installation {
         };
         let body = json!({"username": "admin", "password": password});
         let signed_in = installation.call(Method::POST, "/api/v2/auth/login", None, &[], Some(&body)).await;
-        installation.admin_token = signed_in.expect(200)["token"].as_str().unwrap().to_owned();
+        signed_in.expect(200)["token"].as_str().unwrap().clone_into(&mut installation.admin_token);
         installation
     }
 
@@ -210,9 +219,27 @@ impl Installation {
         self.http.get(format!("http://127.0.0.1:{}{path}", application.port)).send().await?.text().await
     }
 
+    /// The embedded AWS.
+    pub(crate) fn aws(&self) -> &EmbeddedAws {
+        self.stack.aws().expect("no test has AWS_ENDPOINT_URL in its environment")
+    }
+
+    /// What a worker of this host can do.
+    pub(crate) fn side_of(&self, host: &HostName) -> HostSide {
+        let (tenant, queues) = (stack::tenant(), self.stack.queues());
+        let config = HostConfig {
+            table: provision::TABLE.to_owned(),
+            queue_url: format!("{}{tenant}_{host}", queues.host_url_prefix),
+            reports_queue_url: queues.reports_url.clone(),
+            tenant,
+            host: host.clone(),
+        };
+        HostSide::new(&self.aws().clients(), config)
+    }
+
     /// Names and labels of this test's containers.
     pub(crate) async fn containers(&self) -> Vec<String> {
-        cleaning::containers(&self.docker, &self.prefix).await.unwrap().into_iter().map(|(_, name)| name).collect()
+        containers(&self.docker, &self.prefix).await.unwrap().into_iter().map(|(_, name)| name).collect()
     }
 }
 
@@ -235,5 +262,8 @@ pub(crate) fn free_port() -> u16 {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string does not fail");
+        text
+    })
 }

@@ -65,4 +65,8 @@ impl PrivateRegistry {
     pub(crate) fn stop(&self) {
         self.in_process.as_ref().expect("only the registry in process can be stopped").stop();
     }
+
+    pub(crate) fn resume(&self) {
+        self.in_process.as_ref().expect("only the registry in process can be stopped").resume().unwrap();
+    }
 }

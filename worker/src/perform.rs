@@ -208,7 +208,8 @@ impl Attempt<'_> {
     async fn advance(&mut self, goal: &Goal, look: bool, decided: &mut Option<Step>) -> Result<(), Hitch> {
         if look {
             self.containers = self.host.engine.containers().await?;
-            self.last = Observed::of(&self.containers, &self.host.label(), self.job.application_id, &self.name);
+            let seen = Observed::of(&self.containers, &self.host.label(), self.job.application_id, &self.name);
+            self.last = seen.knowing(&self.last);
         }
         let step = decided.insert(next_step(goal, &self.last, self.held));
         let engine = &self.host.engine;
@@ -247,7 +248,7 @@ impl Attempt<'_> {
             }
             Step::RemoveNext { id } => engine.remove(id, UnnamedVolumes::Remove).await?,
             Step::RemovePrevious { id } => engine.remove(id, UnnamedVolumes::Keep).await?,
-            Step::StartPrevious { id } => engine.start(id).await?,
+            Step::StartPrevious { id } => engine.restart(id).await?,
             Step::BringBack { id, name } => engine.rename(id, name).await?,
         }
         self.last = std::mem::take(&mut self.last).after(step);

@@ -64,6 +64,9 @@ pub struct Seen {
 pub struct Previous {
     pub seen: Seen,
     pub should_run: bool,
+    /// This process has started it since. Of one that merely runs nobody knows whether a process that died has asked
+    /// Docker to stop it, which Docker then still does, and says nowhere.
+    pub revived: bool,
 }
 
 /// An application on this host.
@@ -106,6 +109,7 @@ pub enum Step {
     RemovePrevious {
         id: String,
     },
+    /// Again, if it runs.
     StartPrevious {
         id: String,
     },
@@ -138,7 +142,7 @@ fn settle(observed: &Observed) -> Step {
         // Next has become current: the switch was committed.
         (Some(_), Some(previous)) => Step::RemovePrevious { id: previous.seen.id.clone() },
         // Started before it is renamed: its name is what says that it should run.
-        (None, Some(Previous { seen, should_run })) if *should_run && !seen.running => {
+        (None, Some(Previous { seen, should_run, revived })) if *should_run && !*revived => {
             Step::StartPrevious { id: seen.id.clone() }
         }
         (None, Some(Previous { seen, .. })) => Step::BringBack { id: seen.id.clone(), name: seen.base.clone() },
@@ -198,14 +202,24 @@ impl Observed {
             match container.name.strip_prefix(&seen.base) {
                 Some("") => observed.current = Some(seen),
                 Some(NEXT) => observed.next = Some(seen),
-                Some(PREVIOUS) => observed.previous = Some(Previous { seen, should_run: true }),
+                Some(PREVIOUS) => observed.previous = Some(Previous { seen, should_run: true, revived: false }),
                 Some(PREVIOUS_STOPPED) if observed.previous.is_none() => {
-                    observed.previous = Some(Previous { seen, should_run: false });
+                    observed.previous = Some(Previous { seen, should_run: false, revived: false });
                 }
                 _ => {}
             }
         }
         observed
+    }
+
+    /// With what this process knows from before, which Docker does not show.
+    #[must_use]
+    pub fn knowing(mut self, before: &Self) -> Self {
+        let revived = before.previous.as_ref().filter(|before| before.revived).map(|before| &before.seen.id);
+        if let Some(previous) = &mut self.previous {
+            previous.revived = previous.seen.running && revived == Some(&previous.seen.id);
+        }
+        self
     }
 
     /// What Docker will show after a step that went well.
@@ -214,8 +228,8 @@ impl Observed {
         match step {
             Step::RefuseName | Step::Pull | Step::Create | Step::ProveLease | Step::Check { .. } | Step::Done => {}
             Step::SetAside { name, .. } => {
-                self.previous =
-                    self.current.take().map(|seen| Previous { should_run: !name.ends_with(PREVIOUS_STOPPED), seen });
+                let should_run = !name.ends_with(PREVIOUS_STOPPED);
+                self.previous = self.current.take().map(|seen| Previous { should_run, seen, revived: false });
             }
             Step::StopPrevious { .. } => {
                 if let Some(previous) = &mut self.previous {
@@ -233,6 +247,7 @@ impl Observed {
             Step::StartPrevious { .. } => {
                 if let Some(previous) = &mut self.previous {
                     previous.seen.running = true;
+                    previous.revived = true;
                 }
             }
             Step::BringBack { .. } => self.current = self.previous.take().map(|previous| previous.seen),

@@ -104,8 +104,11 @@ fn any_engine() -> impl Strategy<Value = Observed> {
     (current, next, previous).prop_map(|(current, next, previous)| Observed {
         current: current.map(|(running, deployment)| seen("current", deployment, 1, running)),
         next: next.map(|(running, deployment, epoch)| seen("next", deployment, epoch, running)),
-        previous: previous
-            .map(|(running, should_run)| Previous { seen: seen("previous", OLD, 1, running), should_run }),
+        previous: previous.map(|(running, should_run)| Previous {
+            seen: seen("previous", OLD, 1, running),
+            should_run,
+            revived: false,
+        }),
         name_is_taken: false,
     })
 }
@@ -199,6 +202,17 @@ fn the_switch_does_nothing_between_stopping_and_starting() {
             Step::RemovePrevious { id: a() },
         ]
     );
+}
+
+#[test]
+fn what_was_set_aside_is_started_once_even_if_it_seems_to_run() {
+    let previous = Previous { seen: seen("a", OLD, 1, true), should_run: true, revived: false };
+    let dying = Observed { previous: Some(previous), ..Observed::default() };
+    let start = Step::StartPrevious { id: "a".to_owned() };
+    assert_eq!(next_step(&Goal::Settle, &dying, Held::Nothing), start);
+    let looked_again = dying.clone().knowing(&dying.clone().after(&start));
+    let bring_back = Step::BringBack { id: "a".to_owned(), name: "shop".to_owned() };
+    assert_eq!(next_step(&Goal::Settle, &looked_again, Held::Nothing), bring_back);
 }
 
 #[test]

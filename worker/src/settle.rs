@@ -146,7 +146,7 @@ async fn pass(host: &Host, application: ApplicationId, name: &str, done: &mut Ve
             // Killed, not asked: it never served as the committed version, and the old one is waiting for its ports.
             Step::RemoveNext { id } => engine.remove(id, UnnamedVolumes::Remove).await?,
             Step::RemovePrevious { id } => engine.remove(id, UnnamedVolumes::Keep).await?,
-            Step::StartPrevious { id } => engine.start(id).await?,
+            Step::StartPrevious { id } => engine.restart(id).await?,
             Step::BringBack { id, name } => engine.rename(id, name).await?,
             Step::Done
             | Step::RefuseName

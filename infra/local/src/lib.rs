@@ -9,6 +9,7 @@
 //! | [`provision`] | what `infra/template.yaml` and `infra/host.yaml` create |
 //! | [`gateway`] | the API Gateway |
 //! | [`events`] | the event source mapping of the reports queue |
+//! | [`schedules`] | the schedule of the sweep: once a minute, and at once after the start |
 //! | [`registry`], [`demo_image`] | somebody's private registry, and the images that a CI pushes there |
 //!
 //! [`stack`] puts them and the functions together, with the worker of the local Docker engine.
@@ -23,6 +24,7 @@ pub mod gateway;
 pub mod people;
 pub mod provision;
 pub mod registry;
+pub mod schedules;
 pub mod stack;
 
 mod data_folder;

@@ -47,6 +47,12 @@ struct Options {
     /// Password of the user `admin`; without it one is generated on the first start and printed once
     #[arg(long, env = "TIDEGATE_ADMIN_PASSWORD", hide_env_values = true, global = true, value_name = "PASSWORD")]
     admin_password: Option<String>,
+    /// Put before every container's name, so that several installations can share one Docker engine
+    #[arg(long, env = "TIDEGATE_CONTAINER_PREFIX", default_value = "", global = true, value_name = "TEXT")]
+    container_prefix: String,
+    /// What callers reach the API under, if there is a proxy before it: `https://deploy.example.com`
+    #[arg(long, env = env::PUBLIC_URL, global = true, value_name = "URL")]
+    public_url: Option<String>,
 }
 
 #[tokio::main]
@@ -62,6 +68,8 @@ async fn main() -> ExitCode {
         listen: cli.options.listen,
         data: Some(cli.options.data),
         admin_password: cli.options.admin_password.map(Secret::new),
+        container_prefix: cli.options.container_prefix,
+        public_url: cli.options.public_url,
         ..stack::Options::throw_away()
     };
     let done = match command {

@@ -36,6 +36,7 @@ use crate::{
     gateway::fake_gateway,
     people::{self, AdminPassword, PeopleError},
     provision::{self, Queues},
+    schedules,
     worker::{self, WorkerError},
 };
 
@@ -57,10 +58,14 @@ pub struct Options {
     pub admin_password: Option<Secret<String>>,
     /// Whether the worker runs in this process too; else it is the caller's to run one.
     pub worker: bool,
+    /// Whether the sweep runs; else it is the caller's to sweep.
+    pub sweeps: bool,
     /// Put before every container's name, so that several can share one engine.
     pub container_prefix: String,
     /// Counts the functions' calls of AWS.
     pub meter: Option<Meter>,
+    /// What callers reach the API under, where that is not its own address: `https://deploy.example.com`.
+    pub public_url: Option<String>,
 }
 
 impl Options {
@@ -71,8 +76,10 @@ impl Options {
             data: None,
             admin_password: None,
             worker: true,
+            sweeps: true,
             container_prefix: String::new(),
             meter: None,
+            public_url: None,
         }
     }
 }
@@ -156,8 +163,13 @@ impl Stack {
 
         let (stop, stopped) = watch::channel(false);
         let mut running = JoinSet::new();
-        running.spawn(serve(listener, router(address, &store)?, stopped.clone()));
+        let public_url = options.public_url.unwrap_or_else(|| format!("http://{address}"));
+        running.spawn(serve(listener, router(address, &public_url, &store)?, stopped.clone()));
         running.spawn(fold_reports(clients.clone(), store.clone(), queues.reports_url.clone(), stopped.clone()));
+        if options.sweeps {
+            // A store of its own: what the sweep calls is no caller's doing, and is not counted.
+            running.spawn(sweep(Store::new(&clients, store_config(&queues)), stopped.clone()));
+        }
         if options.worker {
             let settings = worker::Settings {
                 tenant,
@@ -232,7 +244,7 @@ fn store_config(queues: &Queues) -> StoreConfig {
 }
 
 /// All functions' routes behind one address, as the API Gateway puts them.
-fn router(address: SocketAddr, store: &Store) -> Result<Router, StackError> {
+fn router(address: SocketAddr, public_url: &str, store: &Store) -> Result<Router, StackError> {
     let url = format!("http://{address}");
     let issuer = Issuer {
         jwks_url: format!("{url}/.well-known/jwks.json"),
@@ -242,7 +254,8 @@ fn router(address: SocketAddr, store: &Store) -> Result<Router, StackError> {
     };
     let local_issuer = LocalIssuer::generate(&issuer).map_err(StackError::Issuer)?;
     let admin = AdminState::new(store.clone(), Verifier::new(issuer), Some(Arc::new(local_issuer)));
-    let routes = tidegate_admin::router(admin).merge(tidegate_webhook::routes(WebhookState::new(store.clone(), &url)));
+    let routes =
+        tidegate_admin::router(admin).merge(tidegate_webhook::routes(WebhookState::new(store.clone(), public_url)));
     Ok(layer::complete(routes).layer(middleware::from_fn(fake_gateway)))
 }
 
@@ -263,6 +276,21 @@ async fn fold_reports(clients: Clients, store: Store, queue_url: String, stopped
         async move { tidegate_progress::handle(&store, event).await }
     };
     events::deliver(&clients, &queue_url, function, stopped).await;
+}
+
+async fn sweep(store: Store, stopped: watch::Receiver<bool>) {
+    let function = move || {
+        let store = store.clone();
+        async move {
+            if let Err(error) = tidegate_approvals::sweep(&store).await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "nothing was swept; in a minute it is tried again"
+                );
+            }
+        }
+    };
+    schedules::each_minute(function, stopped).await;
 }
 
 /// Returns at the first SIGINT or SIGTERM.

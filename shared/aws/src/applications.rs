@@ -105,6 +105,15 @@ impl ApplicationState {
     }
 }
 
+/// A new token for an application.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation<'a> {
+    pub token: &'a Token,
+    /// Until when the old token works beside it; none: not at all.
+    pub overlap_until: Option<Timestamp>,
+    pub replay: Option<Replay<'a>>,
+}
+
 impl Store {
     /// What the token opens now, if anything: unknown, expired and revoked ones are the same.
     pub async fn grant(&self, token: &Token, now: Timestamp) -> Result<Option<TokenGrant>> {
@@ -153,15 +162,18 @@ impl Store {
     }
 
     /// Puts a new token in the place of the application's; the old one works until `overlap_until`, if that is given.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] also if the idempotency key of `replay` was used meanwhile.
     pub async fn rotate_token(
         &self,
         tenant: &TenantId,
         old: &Stored<RegisteredApplication>,
-        token: &Token,
-        overlap_until: Option<Timestamp>,
+        rotation: Rotation<'_>,
         now: Timestamp,
         event: &AuditEvent,
     ) -> Result<Stored<RegisteredApplication>> {
+        let Rotation { token, overlap_until, replay } = rotation;
         let mut body = old.body.clone();
         body.token_sha256 = token_sha256(token.expose());
         body.token_hint = token.hint();
@@ -175,6 +187,9 @@ impl Store {
             Some(until) => self.grant_write(tenant, old, &old.body.token_sha256, Some(until))?,
             None => delete(Part::Other, &keys::token(&old.body.token_sha256), &self.table, None),
         });
+        if let Some(replay) = replay {
+            more.push(self.keep_answer(Part::Replay, tenant, replay.key, replay.answer, now).await?);
+        }
         self.replace_with(tenant, old, body, now, event, more).await
     }
 

@@ -180,15 +180,15 @@ impl Store {
             match self.table.transact(writes).await {
                 Ok(()) => {
                     let wake_up = WakeUp { deployment_id: id, request_id: admission.request_id.clone() };
+                    tracing::info!(deployment.id = %id, application.id = %application, "admitted");
                     self.wake(tenant, &hosts, &wake_up).await;
                     return Ok(Admitted::Queued(Box::new(deployment)));
                 }
                 Err(Cancelled::Store(error)) => {
                     // The answer may have been lost after the fact: look, never send again blindly.
-                    return match self.deployment(tenant, id).await {
-                        Ok(found) => Ok(Admitted::Queued(Box::new(found.deployment))),
-                        Err(_) => Err(error),
-                    };
+                    let Ok(found) = self.deployment(tenant, id).await else { return Err(error) };
+                    self.wake(tenant, &hosts, &WakeUp { deployment_id: id, request_id: None }).await;
+                    return Ok(Admitted::Queued(Box::new(found.deployment)));
                 }
                 Err(Cancelled::Conditions(parts)) => {
                     if parts.contains(&Part::Deployment) {
@@ -258,6 +258,8 @@ impl Store {
         ];
         let index = item(&keys::deployment_of(tenant, application, id), &serde_json::json!({}))?;
         writes.push(put(Part::Other, index, &self.table, None));
+        let live = item(&keys::live(tenant, id), &serde_json::json!({}))?;
+        writes.push(put(Part::Other, live, &self.table, None));
         for host in &hosts {
             writes.push(self.assignment_write(Part::Other, tenant, host, &admission.job).await?);
         }

@@ -46,7 +46,7 @@ impl Store {
             }
             pause(&mut attempt, until).await?;
         };
-        self.launch(&report.tenant, application, now).await
+        self.launch(&report.tenant, application, now).await.map(|_| ())
     }
 
     /// `false`: something changed meanwhile; read again.
@@ -123,6 +123,7 @@ impl Store {
                         next.active = if next.queued.is_empty() { None } else { Some(next.queued.remove(0)) };
                     }
                     writes.push(self.free_slot_write(Part::Other, tenant, deployment.id));
+                    writes.push(delete(Part::Other, &keys::live(tenant, deployment.id), &self.table, None));
                     if deployment.status != Status::Succeeded {
                         // Only what succeeded can be returned to; secrets that nothing needs are not kept.
                         writes.push(delete(Part::Other, &keys::snapshot(tenant, deployment.id), &self.table, None));
@@ -143,17 +144,17 @@ impl Store {
     }
 
     /// Gives the application's active deployment its first assignments, if it has none. Level-triggered: run after every
-    /// report, it also heals a crash between "made active" and "assignments written".
-    pub async fn launch(&self, tenant: &TenantId, application: ApplicationId, now: Timestamp) -> Result<()> {
+    /// report and by the sweep, it also heals a crash between "made active" and "assignments written". `true`: it wrote them.
+    pub async fn launch(&self, tenant: &TenantId, application: ApplicationId, now: Timestamp) -> Result<bool> {
         let until = patience();
         let mut attempt = 0;
         loop {
             let state = match self.application_state(tenant, application).await {
                 Ok(state) => state,
-                Err(StoreError::Missing) => return Ok(()),
+                Err(StoreError::Missing) => return Ok(false),
                 Err(other) => return Err(other),
             };
-            let Some(active) = state.active else { return Ok(()) };
+            let Some(active) = state.active else { return Ok(false) };
             let stored = self.deployment(tenant, active).await?;
             let (deployment, effects) = stored
                 .deployment
@@ -161,7 +162,7 @@ impl Store {
                 .map_err(|e| StoreError::Corrupt { what: "deployment", source: e.into() })?;
             let hosts = assigned(&effects);
             if hosts.is_empty() {
-                return Ok(());
+                return Ok(false);
             }
             let mut writes =
                 vec![self.deployment_write(Part::Deployment, tenant, &deployment, Some(stored.revision))?];
@@ -169,7 +170,7 @@ impl Store {
             match self.table.transact(writes).await {
                 Ok(()) => {
                     self.wake(tenant, &hosts, &WakeUp { deployment_id: deployment.id, request_id: None }).await;
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(Cancelled::Store(error)) => return Err(error),
                 Err(Cancelled::Conditions(_)) => pause(&mut attempt, until).await?,

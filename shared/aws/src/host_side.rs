@@ -18,7 +18,7 @@ use crate::{
     hosts::Heartbeat,
     keys::{self, Key},
     queues::{Queue, Received, Report},
-    table::{Table, number, record, text},
+    table::{Table, number, record, sort_key, text},
     write::Expression,
 };
 
@@ -67,10 +67,25 @@ impl HostSide {
         &self.host
     }
 
-    /// Every assignment that is not folded, oldest first.
+    /// Every assignment that is not folded, oldest first. One that cannot be read (a later version may have written it) is
+    /// logged and left out: it must not hold up the others.
     pub async fn assignments(&self) -> Result<Vec<StoredAssignment>> {
         let items = self.table.all(&keys::host_partition(&self.tenant, &self.host), keys::ASSIGNMENTS).await?;
-        items.into_iter().map(|item| record(item, "assignment")).collect()
+        let mut assignments = Vec::new();
+        for item in items {
+            let name = sort_key(&item).unwrap_or_default().to_owned();
+            match record(item, "assignment") {
+                Ok(assignment) => assignments.push(assignment),
+                Err(error) => {
+                    tracing::error!(
+                        item = name,
+                        error = &error as &dyn std::error::Error,
+                        "an assignment cannot be read"
+                    );
+                }
+            }
+        }
+        Ok(assignments)
     }
 
     /// The job of an assignment.

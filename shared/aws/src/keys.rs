@@ -134,6 +134,22 @@ pub fn queue(t: &TenantId) -> Key {
     key(tenant(t, "QUEUE"), "QUEUE")
 }
 
+/// Every live deployment of every tenant, so that the sweep finds them with one query. Kept with the deployments: an item
+/// comes with the admission and goes with the end, in the same transactions.
+pub fn live_deployments() -> String {
+    "LIVE".to_owned()
+}
+
+pub fn live(t: &TenantId, id: DeploymentId) -> Key {
+    key(live_deployments(), format!("{t}#{id}"))
+}
+
+/// What [`live`] put into the sort key; a tenant's name holds no `#`.
+pub fn parse_live(sk: &str) -> Option<(TenantId, DeploymentId)> {
+    let (tenant, id) = sk.split_once('#')?;
+    Some((TenantId::parse(tenant).ok()?, DeploymentId::parse(id).ok()?))
+}
+
 /// Registered hosts of a tenant.
 pub fn hosts(t: &TenantId) -> String {
     tenant(t, "HOSTS")
@@ -177,4 +193,19 @@ pub fn user(t: &TenantId, name: &str) -> Key {
 /// Audit events of a day (`2026-11-22`), in order of time; by day, so that no partition grows without bound.
 pub fn audit(t: &TenantId, day: &str, id: &str) -> Key {
     key(tenant(t, &format!("AUDIT#{day}")), id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_deployment_is_read_back_from_its_sort_key() {
+        let (tenant, id) =
+            (TenantId::parse("acme-1").unwrap(), DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, [7; 10]));
+        assert_eq!(parse_live(&live(&tenant, id).sk), Some((tenant, id)));
+        for wrong in ["", "acme", "acme#", &id.to_string(), &format!("ACME#{id}"), &format!("a#b#{id}")] {
+            assert_eq!(parse_live(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ pub mod queues;
 pub mod random;
 pub mod registered;
 pub mod store;
+pub mod sweep;
 pub mod table;
 pub mod users;
 pub mod variables;

@@ -121,28 +121,26 @@ impl Table {
         self.get(key).await?.map(|item| record(item, what)).transpose()
     }
 
-    /// Those that exist, in no particular order. Keys must be distinct.
+    /// Those that exist, in no particular order. Keys must be distinct. However many they are, it takes one round trip.
     pub(crate) async fn batch_get(&self, keys: &[Key]) -> Result<Vec<Item>> {
-        let mut found = Vec::new();
         let until = Instant::now() + PATIENCE;
-        for chunk in keys.chunks(100) {
-            let mut wanted: Vec<Item> = chunk.iter().map(key_item).collect();
-            let mut attempt = 0;
-            while !wanted.is_empty() {
-                let request =
-                    KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true).build().expect("all set");
-                let answer = self
-                    .client
-                    .batch_get_item()
-                    .request_items(&self.name, request)
-                    .send()
-                    .await
-                    .map_err(away(SERVICE))?;
-                found.extend(answer.responses.into_iter().flatten().flat_map(|(_, items)| items));
-                wanted = answer.unprocessed_keys.into_iter().flatten().flat_map(|(_, left)| left.keys).collect();
-                if !wanted.is_empty() {
-                    pause(&mut attempt, until).await?;
-                }
+        let batches = keys.chunks(100).map(|batch| self.one_batch(batch, until));
+        Ok(futures_util::future::try_join_all(batches).await?.into_iter().flatten().collect())
+    }
+
+    async fn one_batch(&self, keys: &[Key], until: Instant) -> Result<Vec<Item>> {
+        let mut found = Vec::new();
+        let mut wanted: Vec<Item> = keys.iter().map(key_item).collect();
+        let mut attempt = 0;
+        while !wanted.is_empty() {
+            let request =
+                KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true).build().expect("all set");
+            let answer =
+                self.client.batch_get_item().request_items(&self.name, request).send().await.map_err(away(SERVICE))?;
+            found.extend(answer.responses.into_iter().flatten().flat_map(|(_, items)| items));
+            wanted = answer.unprocessed_keys.into_iter().flatten().flat_map(|(_, left)| left.keys).collect();
+            if !wanted.is_empty() {
+                pause(&mut attempt, until).await?;
             }
         }
         Ok(found)

@@ -11,7 +11,7 @@ use bollard::{
     },
     query_parameters::{
         InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-        RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+        RenameContainerOptionsBuilder, RestartContainerOptions, StartContainerOptions, StopContainerOptionsBuilder,
     },
 };
 use futures_util::StreamExt as _;
@@ -36,6 +36,8 @@ pub mod label {
     pub const DIGEST: &str = "tidegate.digest";
 }
 
+/// The longest that an application may have.
+const LONGEST_GRACE: Duration = Duration::from_mins(10);
 /// Lines of a kept log tail.
 const LOG_LINES: &str = "50";
 /// Past this a log tail is not read on: fifty lines of the engine's longest fit.
@@ -121,6 +123,12 @@ impl Engine {
     /// Does nothing to a container that runs.
     pub async fn start(&self, id: &str) -> Result<(), Error> {
         within(SLOW, self.docker.start_container(id, None::<StartContainerOptions>)).await
+    }
+
+    /// Starts it; one that runs is stopped first, within its own grace period. So is one that Docker is stopping already
+    /// for somebody else.
+    pub async fn restart(&self, id: &str) -> Result<(), Error> {
+        within(LONGEST_GRACE + SLOW, self.docker.restart_container(id, None::<RestartContainerOptions>)).await
     }
 
     /// SIGTERM, and SIGKILL after `grace`. Does nothing to a container that is stopped.

@@ -1,0 +1,58 @@
+//! Between Docker and a registry: lets connections through, or keeps them waiting.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+pub(super) struct Gate {
+    address: SocketAddr,
+    is_open: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Gate {
+    /// Open.
+    pub(super) async fn before(registry: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (is_open, seen) = watch::channel(true);
+        let serving = tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut seen = seen.clone();
+                tokio::spawn(async move {
+                    if seen.wait_for(|open| *open).await.is_ok()
+                        && let Ok(mut server) = TcpStream::connect(registry).await
+                    {
+                        // One side's end is the end of a connection.
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    }
+                });
+            }
+        });
+        Self { address, is_open, serving }
+    }
+
+    /// As part of an image's name.
+    pub(super) fn server(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// New connections are accepted, and then nothing comes.
+    pub(super) fn close(&self) {
+        self.is_open.send_replace(false);
+    }
+
+    pub(super) fn open(&self) {
+        self.is_open.send_replace(true);
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
