@@ -56,7 +56,7 @@ async fn main() -> ExitCode {
         eprintln!("Debian's webhook is not installed; install it with: apt-get install webhook");
         return ExitCode::from(2);
     }
-    match run().await {
+    match Box::pin(run()).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -95,7 +95,7 @@ struct Arena {
 async fn run() -> Result<bool, Box<dyn Error>> {
     let docker = demo_image::connect().await?;
     remove_containers(&docker).await;
-    let done = measure(&docker).await;
+    let done = Box::pin(measure(&docker)).await;
     remove_containers(&docker).await;
     done
 }

@@ -18,7 +18,7 @@ const PERIOD: Duration = Duration::from_millis(3);
 /// A visitor waits so long.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Longer than any switch here takes.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// Visits one address, each time on a new connection, on threads of its own.
 pub(crate) struct Prober {
