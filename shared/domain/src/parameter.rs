@@ -91,7 +91,8 @@ mod tests {
             parameter("B", ValueType::Boolean, true),
             parameter("C", ValueType::String, true),
         ];
-        let check = |given: Value, expect: Result<Vec<(&str, &str)>, Vec<(&str, &str)>>| {
+        type Pairs<'a> = Vec<(&'a str, &'a str)>;
+        let check = |given: Value, expect: Result<Pairs<'_>, Pairs<'_>>| {
             let given = serde_json::from_value(given).unwrap();
             let got = accept(&parameters, &given);
             match (&got, expect) {
