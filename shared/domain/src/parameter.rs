@@ -77,6 +77,8 @@ mod tests {
 
     use super::*;
 
+    type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
     #[test]
     fn every_fault_of_the_variables_is_told_at_once() {
         let parameter = |name: &str, value_type, required| Parameter {
@@ -91,7 +93,6 @@ mod tests {
             parameter("B", ValueType::Boolean, true),
             parameter("C", ValueType::String, true),
         ];
-        type Pairs<'a> = Vec<(&'a str, &'a str)>;
         let check = |given: Value, expect: Result<Pairs<'_>, Pairs<'_>>| {
             let given = serde_json::from_value(given).unwrap();
             let got = accept(&parameters, &given);
