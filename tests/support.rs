@@ -43,14 +43,14 @@ pub(crate) struct Setup<'a> {
 
 pub(crate) struct Installation {
     pub stack: Stack,
+    // After the stack, which works with the containers, and before the registry, which removes their images.
+    _cleaning: Cleaning,
     pub registry: PrivateRegistry,
     pub docker: Docker,
     pub http: reqwest::Client,
     /// Before the name of every container of this test.
     pub prefix: String,
     pub admin_token: String,
-    // Last: removes the containers when all else has ended.
-    _cleaning: Cleaning,
 }
 
 /// A registered application.

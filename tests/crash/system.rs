@@ -32,9 +32,9 @@ pub(super) struct System {
     token: String,
     http: reqwest::Client,
     docker: Docker,
-    registry: PrivateRegistry,
-    // Last: removes the containers when all else has ended.
+    // After the process, which works with the containers, and before the registry, which removes their images.
     _cleaning: Cleaning,
+    registry: PrivateRegistry,
 }
 
 impl System {

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use bollard::{
     Docker,
     errors::Error,
-    query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
+    query_parameters::{
+        ListContainersOptionsBuilder, ListImagesOptions, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    },
 };
 
 /// Every container whose name begins with the prefix and that carries our label is removed when this is dropped.
@@ -41,14 +43,34 @@ async fn remove(prefix: &str) -> Result<(), Error> {
 impl Drop for Cleaning {
     fn drop(&mut self) {
         let prefix = self.prefix.clone();
-        // The test's own runtime may be shutting down.
-        let removing = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(remove(&prefix))
-        });
-        match removing.join() {
-            Ok(Ok(())) => {}
-            other => eprintln!("containers of a test were left behind: {other:?}"),
+        beside("containers", async move || remove(&prefix).await);
+    }
+}
+
+/// Images that were pulled from a test's own registry; every registry has a port of its own.
+pub(crate) fn remove_images(server: String) {
+    beside("images", async move || {
+        let docker = Docker::connect_with_local_defaults()?;
+        let of_server = |name: &String| name.starts_with(&format!("{server}/"));
+        for image in docker.list_images(None::<ListImagesOptions>).await? {
+            if image.repo_tags.iter().chain(&image.repo_digests).any(of_server) {
+                let options = RemoveImageOptionsBuilder::default().force(true).build();
+                // Another test may have the same layers under names of its own.
+                let _ = docker.remove_image(&image.id, Some(options), None).await;
+            }
         }
+        Ok(())
+    });
+}
+
+/// The test's own runtime may be shutting down.
+fn beside<F: AsyncFnOnce() -> Result<(), Error> + Send + 'static>(what: &str, clean: F) {
+    let cleaning = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(clean())
+    });
+    match cleaning.join() {
+        Ok(Ok(())) => {}
+        other => eprintln!("{what} of a test were left behind: {other:?}"),
     }
 }

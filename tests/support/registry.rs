@@ -6,7 +6,7 @@ use tidegate_aws::random;
 use tidegate_domain::secret::Secret;
 use tidegate_local::{demo_image::Login, registry::Registry};
 
-use super::hex;
+use super::{cleaning::remove_images, hex};
 
 /// Address of a registry to use in place of the one in process: `127.0.0.1:5000`.
 const ADDRESS: &str = "TIDEGATE_TEST_REGISTRY";
@@ -68,5 +68,14 @@ impl PrivateRegistry {
 
     pub(crate) fn resume(&self) {
         self.in_process.as_ref().expect("only the registry in process can be stopped").resume().unwrap();
+    }
+}
+
+impl Drop for PrivateRegistry {
+    fn drop(&mut self) {
+        // What came from a registry that others use as well is theirs to keep.
+        if self.in_process.is_some() {
+            remove_images(self.server());
+        }
     }
 }

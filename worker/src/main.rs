@@ -42,7 +42,13 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::read(&arguments.config)?;
     let clients = Clients::from_environment_in(config.region.clone()).await;
     let engine = Engine::connect(config.docker_host.as_deref())?;
-    let host = Host { engine, tenant: config.tenant.clone(), name: config.host.clone(), policy: config.policy() };
+    let host = Host {
+        engine,
+        installation: config.table.clone(),
+        tenant: config.tenant.clone(),
+        name: config.host.clone(),
+        policy: config.policy(),
+    };
     let side = HostSide::new(&clients, config.host_config());
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;

@@ -13,7 +13,7 @@ use tidegate_domain::{
 use tokio::sync::watch;
 
 use crate::{
-    docker::{Container, Engine, Error, NewContainer, Pulled, UnnamedVolumes, failure, label},
+    docker::{Container, Engine, Error, NewContainer, Pulled, Stopped, UnnamedVolumes, failure, label},
     health::{self, Verdict},
     plan::{Goal, Held, Observed, Step, next_name, next_step},
     policy::HostPolicy,
@@ -34,6 +34,9 @@ const MOST_STEPS: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Host {
     pub engine: Engine,
+    /// Which installation of Tidegate the worker belongs to: each one counts its applications from 1, and containers of
+    /// another one are none of ours.
+    pub installation: String,
     pub tenant: TenantId,
     pub name: HostName,
     pub policy: HostPolicy,
@@ -79,6 +82,8 @@ pub async fn perform(
         pulled: None,
         containers: Vec::new(),
         last: Observed::default(),
+        set_aside: None,
+        stopped: None,
         switched: false,
     };
     let outcome = match attempt.deploy(lease_lost, prove).await {
@@ -101,7 +106,7 @@ impl Host {
     pub(crate) fn label(&self) -> String {
         let prefix = &self.policy.container_prefix;
         let slash = if prefix.is_empty() { "" } else { "/" };
-        format!("{}/{}{slash}{prefix}", self.tenant, self.name)
+        format!("{}/{}/{}{slash}{prefix}", self.installation, self.tenant, self.name)
     }
 
     pub(crate) async fn observe(&self, application: ApplicationId, name: &str) -> Result<Observed, Error> {
@@ -122,6 +127,10 @@ struct Attempt<'a> {
     /// As last listed.
     containers: Vec<Container>,
     last: Observed,
+    /// The name that the old version was given.
+    set_aside: Option<String>,
+    /// The old version, since its process has ended.
+    stopped: Option<Stopped>,
     /// Something that ran or is published was touched.
     switched: bool,
 }
@@ -227,15 +236,16 @@ impl Attempt<'_> {
                 self.hold(Held::Created);
             }
             Step::SetAside { id, name } => {
+                self.set_aside = Some(name.clone());
                 self.begin(Shown::Switch);
                 self.switched = true;
                 engine.rename(id, name).await?;
             }
-            Step::StopPrevious { id } => engine.stop(id, self.grace()).await?,
+            Step::StopPrevious { id } => self.stopped = Some(engine.stop(id, self.grace()).await?),
             Step::StartNext { id } => {
                 self.begin(Shown::Switch);
                 self.switched = true;
-                engine.start(id).await?;
+                engine.start_after(id, self.stopped.take()).await?;
             }
             Step::Check { id } => {
                 self.begin(Shown::Check);
@@ -355,14 +365,10 @@ impl Attempt<'_> {
         }
         match digest {
             Some(digest) => Outcome::Succeeded { digest },
-            None => self.failed(
-                TargetError::new(
-                    ErrorCode::Internal,
-                    "the deployed container does not tell its digest",
-                    "deploy again",
-                ),
-                Running::New,
-            ),
+            None => {
+                let why = "the deployed container does not tell its digest";
+                self.failed(TargetError::new(ErrorCode::Internal, why, "deploy again"), Running::New)
+            }
         }
     }
 
@@ -385,21 +391,21 @@ impl Attempt<'_> {
                     return self.succeeded().await;
                 }
                 let running = running(current.as_ref().is_some_and(|seen| seen.running));
-                self.failed(error, running)
+                match &self.set_aside {
+                    Some(name) if current.is_none() => {
+                        let gone = format!("the old version, set aside as {name}, is not there any more");
+                        self.failed(failure::restore(error, &gone), running)
+                    }
+                    Some(_) | None => self.failed(error, running),
+                }
             }
             Err(settle_error) if self.switched => {
-                let message = format!("{}; and the way back failed: {settle_error}", error.message);
-                let suggestion =
-                    "look at the application's containers on the host (docker ps -a), and start what is to run";
-                let error =
-                    TargetError { code: ErrorCode::RestoreFailed, message, suggestion: suggestion.to_owned(), ..error };
                 // What the next try makes of it is not known yet.
-                self.failed(error, Running::Mixed)
+                self.failed(failure::restore(error, &settle_error.to_string()), Running::Mixed)
             }
             Err(_) => {
                 let runs = self.last.current.as_ref().is_some_and(|seen| seen.running);
-                let seen_once = !self.containers.is_empty();
-                self.failed(error, if seen_once { running(runs) } else { Running::Mixed })
+                self.failed(error, if self.containers.is_empty() { Running::Mixed } else { running(runs) })
             }
         }
     }

@@ -5,9 +5,9 @@
 //! characters that are neither letters nor digits. The lines of a value of several lines count on their own from six
 //! bytes on, because logs are cut at line ends.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{collections::BTreeSet, ops::Range, sync::OnceLock};
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE},
@@ -22,7 +22,14 @@ const MIN_ANYWHERE: usize = 4;
 const MIN_LINE: usize = 6;
 
 /// The secrets of one job. It holds copies of them for as long as the job runs, like the container's environment does.
+///
+/// What it looks for is built when there is first something to look into: a deployment that goes well never needs it.
 pub struct Redactor {
+    secrets: Vec<Secret<String>>,
+    built: OnceLock<Built>,
+}
+
+struct Built {
     anywhere: Option<AhoCorasick>,
     /// By the automaton's pattern number.
     edges: Vec<Edges>,
@@ -44,6 +51,18 @@ struct Edges {
 
 impl Redactor {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let secrets = secrets.into_iter().map(|secret| Secret::new(secret.to_owned())).collect();
+        Self { secrets, built: OnceLock::new() }
+    }
+
+    /// The text with every secret replaced. Overlapping ones become one mask, so that none of them shows a rest.
+    pub fn apply(&self, text: &str) -> String {
+        self.built.get_or_init(|| Built::new(self.secrets.iter().map(|secret| secret.expose().as_str()))).apply(text)
+    }
+}
+
+impl Built {
+    fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let mut forms = BTreeSet::new();
         let mut alone = Vec::new();
         for secret in secrets {
@@ -54,13 +73,18 @@ impl Redactor {
             }
         }
         // A set of patterns beyond the automaton's limits (2^31 states) cannot come out of a job's 128 KiB of variables.
-        let anywhere = (!forms.is_empty())
-            .then(|| AhoCorasick::new(forms.iter().map(|(text, _)| text)).expect("a job's secrets fit an automaton"));
+        // Of the kinds of automaton this is the one whose building time is linear in the patterns, whatever they are: a DFA
+        // takes the square of it for a long value that repeats itself.
+        let anywhere = (!forms.is_empty()).then(|| {
+            AhoCorasick::builder()
+                .kind(Some(AhoCorasickKind::NoncontiguousNFA))
+                .build(forms.iter().map(|(text, _)| text))
+                .expect("a job's secrets fit an automaton")
+        });
         Self { anywhere, edges: forms.into_iter().map(|(_, edges)| edges).collect(), alone }
     }
 
-    /// The text with every secret replaced. Overlapping ones become one mask, so that none of them shows a rest.
-    pub fn apply(&self, text: &str) -> String {
+    fn apply(&self, text: &str) -> String {
         let mut found: Vec<Range<usize>> = Vec::new();
         if let Some(anywhere) = &self.anywhere {
             for hit in anywhere.find_overlapping_iter(text) {
@@ -186,6 +210,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_long_value_that_repeats_itself_is_found_and_does_not_take_for_ever() {
+        let secret = "ab".repeat(32 * 1024);
+        let redactor = Redactor::new([secret.as_str()]);
+        assert_eq!(redactor.apply(&format!("before {secret} after")), "before *** after");
+    }
 
     #[test]
     fn a_secret_is_replaced_in_every_form() {

@@ -84,6 +84,10 @@ pub(crate) struct DurableFile {
 }
 
 impl DurableFile {
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -49,6 +49,12 @@ pub enum EmbeddedError {
         #[source]
         source: dynoxide::DynoxideError,
     },
+    #[error(
+        "the table's file {} is gone, though this folder was used before; bring it back from a backup, or choose an empty \
+         folder with --data",
+        path.display()
+    )]
+    TableLost { path: PathBuf },
     #[error("cannot listen on a port of 127.0.0.1")]
     Listen(#[source] io::Error),
     #[error("cannot read {}", path.display())]
@@ -64,6 +70,9 @@ pub enum EmbeddedError {
     #[error(transparent)]
     Provision(#[from] ProvisionError),
 }
+
+/// Written once the first start has made table and key.
+const CANARY_FILE: &str = "kms.canary";
 
 /// The embedded AWS; dropping it stops it, after what it holds has been written.
 pub struct EmbeddedAws {
@@ -215,6 +224,11 @@ fn open_database(folder: Option<&DataFolder>) -> Result<dynoxide::Database, Embe
         let source = io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8");
         return Err(FolderError::Unusable { path: folder.path().to_owned(), source }.into());
     };
+    let is_empty = std::fs::metadata(&path).map_or(true, |file| file.len() == 0);
+    let canary = folder.file(CANARY_FILE);
+    if is_empty && canary.read().map_err(file_error(&canary))?.is_some() {
+        return Err(EmbeddedError::TableLost { path });
+    }
     dynoxide::Database::new(text).map_err(|source| EmbeddedError::Database { path: path.clone(), source })
 }
 
@@ -300,7 +314,7 @@ impl Snapshots {
         Ok(Self {
             kms: snapshot("kms", false)?,
             sqs: snapshot("sqs", true)?,
-            canary: folder.file("kms.canary"),
+            canary: folder.file(CANARY_FILE),
             writer: None,
         })
     }

@@ -1,6 +1,13 @@
 //! The worker of the local Docker engine, in this process.
 
-use std::{collections::BTreeMap, future::Future, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tidegate_aws::{
     audit::AuditEvent,
@@ -8,13 +15,14 @@ use tidegate_aws::{
     clock,
     error::StoreError,
     host_side::{HostConfig, HostSide},
+    random,
     store::Store,
 };
 use tidegate_domain::id::{HostName, TenantId};
 use tidegate_worker::{docker::Engine, perform::Host, policy::HostPolicy, work};
 use tokio::sync::watch;
 
-use crate::provision;
+use crate::{data_folder::DurableFile, provision};
 
 /// Between looks for a Docker engine that was not there.
 const LOOK: Duration = Duration::from_secs(5);
@@ -72,6 +80,7 @@ pub(crate) fn start(
         (Some(folder), _) => folder.path().to_owned(),
         (None, data) => data.unwrap_or_default().join("worker"),
     };
+    let installation = installation(&data).map_err(WorkerError::Folder)?;
     let side = HostSide::new(
         clients,
         HostConfig {
@@ -90,12 +99,27 @@ pub(crate) fn start(
             _ = stopped.wait_for(|stopped| *stopped) => return,
             engine = engine() => engine,
         };
-        let host = Host { engine, tenant: settings.tenant, name: settings.host, policy };
+        let host = Host { engine, installation, tenant: settings.tenant, name: settings.host, policy };
         let settings = work::Settings { max_concurrent_jobs: 4, shutdown: Duration::from_secs(8), data };
         if let Err(error) = work::run(host, side, settings, stopped).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the worker has ended");
         }
     })
+}
+
+/// A name that no other data folder has, kept in this one: the table has the same name in all of them.
+fn installation(data: &Path) -> io::Result<String> {
+    std::fs::create_dir_all(data)?;
+    let file = DurableFile::at(data.join("installation"));
+    if let Some(kept) = file.read()? {
+        return Ok(String::from_utf8_lossy(&kept).into_owned());
+    }
+    let mut name = String::new();
+    for byte in random::bytes::<8>() {
+        write!(name, "{byte:02x}").expect("writing to a string does not fail");
+    }
+    file.write(name.as_bytes())?;
+    Ok(name)
 }
 
 /// The engine, once it answers. That it does not is said once.

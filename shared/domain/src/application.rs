@@ -47,10 +47,20 @@ pub struct Application {
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerName(String);
 
+/// Part of the names that containers have while two versions stand side by side.
+const RESERVED: &str = ".tidegate-";
+
 impl ContainerName {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        if text.contains(RESERVED) {
+            return Err(Invalid::new(
+                "format-name",
+                format!("contains {RESERVED}, which marks the container that stands beside another in a switch"),
+                "use another name",
+            ));
+        }
         if !first || !rest || !(1..=64).contains(&text.len()) {
             return Err(Invalid::new(
                 "format-name",
@@ -325,6 +335,19 @@ pub enum Strategy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_cannot_be_taken_for_a_container_in_a_switch() {
+        for (name, valid) in [
+            ("web", true),
+            ("web.tidegate-next", false),
+            ("a.tidegate-prev-stopped", false),
+            (".a", false),
+            ("a b", false),
+        ] {
+            assert_eq!(ContainerName::parse(name).is_ok(), valid, "{name}");
+        }
+    }
 
     #[test]
     fn a_version_pattern_is_anchored() {

@@ -52,6 +52,10 @@ async fn around(mut request: Request, next: Next) -> Response {
 }
 
 fn finish(response: Response, request_id: &str) -> Response {
+    let told = response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/plain"));
+    // What axum itself refuses, such as a path that is not UTF-8, it refuses in plain text.
+    let response =
+        if told && response.status().is_client_error() { Problem::undecodable().into_response() } else { response };
     let mut response = name_request(response, request_id);
     let headers = response.headers_mut();
     headers.insert(

@@ -110,6 +110,16 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", "There is nothing at this address.")
     }
 
+    /// 400 for an address or a header that cannot be decoded.
+    pub fn undecodable() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "undecodable",
+            "Undecodable",
+            "The address or a header cannot be decoded; percent-encode UTF-8 in addresses.",
+        )
+    }
+
     /// 404 for a thing that does not exist, or that belongs to another tenant. `what` with its article: "The project".
     pub fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", format!("{what} does not exist."))

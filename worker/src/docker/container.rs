@@ -11,7 +11,7 @@ use bollard::{
     },
     query_parameters::{
         InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-        RenameContainerOptionsBuilder, RestartContainerOptions, StartContainerOptions, StopContainerOptionsBuilder,
+        RenameContainerOptionsBuilder, RestartContainerOptions, StartContainerOptions,
     },
 };
 use futures_util::StreamExt as _;
@@ -129,13 +129,6 @@ impl Engine {
     /// for somebody else.
     pub async fn restart(&self, id: &str) -> Result<(), Error> {
         within(LONGEST_GRACE + SLOW, self.docker.restart_container(id, None::<RestartContainerOptions>)).await
-    }
-
-    /// SIGTERM, and SIGKILL after `grace`. Does nothing to a container that is stopped.
-    pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), Error> {
-        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
-        let options = StopContainerOptionsBuilder::default().t(seconds).build();
-        within(grace + SLOW, self.docker.stop_container(id, Some(options))).await
     }
 
     /// Kills it if it runs. Does nothing if there is none.

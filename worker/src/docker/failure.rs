@@ -88,12 +88,19 @@ pub fn create(error: &Error, name: &str, job: &Job) -> TargetError {
     start(error, job, &[])
 }
 
+/// Neither the new version nor the one before. `error` is why the new one was given up.
+pub fn restore(error: TargetError, why: &str) -> TargetError {
+    let message = format!("{}; and the way back failed: {why}", error.message);
+    let suggestion = "look at the application's containers on the host (docker ps -a), and start what is to run";
+    TargetError { code: ErrorCode::RestoreFailed, message, suggestion: suggestion.to_owned(), ..error }
+}
+
 /// Somebody else's container has the name.
 pub fn name_taken(name: &str) -> TargetError {
     TargetError::new(
         ErrorCode::NameTaken,
-        format!("a container named {name} exists on this host that was not deployed by Tidegate"),
-        format!("remove or rename it (docker rename {name} {name}-old), or give the application another name"),
+        format!("a container named {name} exists on this host that is not this application's"),
+        format!("see whose it is (docker inspect {name}); remove or rename it, or give the application another name"),
     )
 }
 

@@ -8,6 +8,7 @@ mod create;
 pub mod failure;
 mod image;
 mod pull;
+mod stop;
 
 use std::{error::Error as StdError, future::Future, time::Duration};
 
@@ -16,6 +17,7 @@ use bollard::Docker;
 pub use container::{Container, Inspected, Network, Published, UnnamedVolumes, label};
 pub use create::NewContainer;
 pub use pull::{PullProgress, Pulled};
+pub use stop::Stopped;
 
 /// For a call that does nothing but look up or rename.
 const QUICK: Duration = Duration::from_secs(20);

@@ -149,6 +149,16 @@ async fn start_after(used: bool, damage: impl FnOnce(&Path)) -> Result<(), Embed
 }
 
 #[tokio::test]
+async fn a_lost_table_is_told_and_not_made_anew() {
+    let removed = |folder: &Path| fs::remove_file(folder.join("dynamodb.sqlite")).unwrap();
+    let emptied = |folder: &Path| fs::write(folder.join("dynamodb.sqlite"), "").unwrap();
+    for started in [start_after(true, removed).await, start_after(true, emptied).await] {
+        let error = started.unwrap_err();
+        assert!(matches!(error, EmbeddedError::TableLost { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_lost_key_is_never_replaced() {
     let remove = |name: &'static str| move |folder: &Path| fs::remove_file(folder.join(name)).unwrap();
     let replace = |folder: &Path| {
