@@ -363,13 +363,11 @@ impl Attempt<'_> {
         if let Err(error) = self.host.engine.prune_images(&self.job.image, keep).await {
             trace::pruning_failed(self.job, &error);
         }
-        match digest {
-            Some(digest) => Outcome::Succeeded { digest },
-            None => {
-                let why = "the deployed container does not tell its digest";
-                self.failed(TargetError::new(ErrorCode::Internal, why, "deploy again"), Running::New)
-            }
-        }
+        let Some(digest) = digest else {
+            let why = "the deployed container does not tell its digest";
+            return self.failed(TargetError::new(ErrorCode::Internal, why, "deploy again"), Running::New);
+        };
+        Outcome::Succeeded { digest }
     }
 
     async fn go_back(&mut self, error: TargetError) -> Outcome {
