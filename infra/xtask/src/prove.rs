@@ -42,7 +42,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         name: "versus-script",
-        says: "A deployment is faster than a webhook that runs a shell script, with less than half its time without an answer.",
+        says: "A deployment is faster than a webhook that runs a shell script, with clearly less time without an answer.",
         proof: Proof::Benchmark("versus_script"),
     },
 ];
