@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidegate_local::demo_image::Mode;
 
-use crate::support::Installation;
+use crate::support::{Installation, Setup};
 
 #[tokio::test]
 async fn a_registered_application_is_deployed_by_its_token_with_its_secrets() {
@@ -139,4 +139,40 @@ async fn the_same_idempotency_key_deploys_once() {
     installation.ended(&application, first.as_str().unwrap()).await;
     let listed = installation.get("deployments").await.expect(200);
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_repeated_call_that_waits_hears_how_the_first_one_ended() {
+    let installation = Installation::start().await;
+    let application = installation.register(json!({})).await;
+    installation.push(&application, "v1", Mode::Ok).await;
+    let key = [("Idempotency-Key", "run-1")];
+    let body = json!({"applicationId": application.id, "version": "v1"});
+    let call = async |path: &str| {
+        installation.call(reqwest::Method::POST, path, Some(&application.token), &key, Some(&body)).await
+    };
+    let first = call("/webhook/deploy").await.expect(202)["deploymentId"].clone();
+    let repeated = call("/webhook/deploy?wait=20").await;
+    let ended = repeated.expect(200);
+    assert_eq!((&ended["deploymentId"], &ended["status"]), (&first, &json!("succeeded")), "{ended}");
+    assert!(repeated.headers.contains_key("idempotent-replayed"));
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_repeated_with_its_key_shows_the_same_token_again() {
+    let installation = Installation::start_with(Setup { no_worker: true, ..Setup::default() }).await;
+    let application = installation.register(json!({})).await;
+    let path = format!("/api/v2/applications/{}/webhook-token", application.id);
+    let rotate = async |key: &str| {
+        let (key, body) = ([("Idempotency-Key", key)], json!({"overlapSeconds": 3600}));
+        let admin = Some(installation.admin_token.as_str());
+        installation.call(reqwest::Method::POST, &path, admin, &key, Some(&body)).await.expect(200)["webhookToken"]
+            .clone()
+    };
+    let first = rotate("one").await;
+    assert_eq!(rotate("one").await, first);
+    // The token that CI uses still works: the repeated call was no second rotation.
+    let body = json!({"applicationId": application.id, "version": "v1", "token": application.token});
+    installation.call(reqwest::Method::POST, "/webhook/deploy", None, &[], Some(&body)).await.expect(202);
+    assert_ne!(rotate("two").await, first);
 }
