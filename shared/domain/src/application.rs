@@ -3,11 +3,13 @@
 //! These types have one serialised form, which is the API's, the store's and the sealed job's: they are plain
 //! configuration without behaviour, and three copies of them would only drift apart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    container::ContainerOptions,
+    host::Candidate,
     id::{HostName, ProjectId, RegistryId},
     image::{ImageName, Version},
     invalid::Invalid,
@@ -38,6 +40,9 @@ pub struct Application {
     pub health_check: Option<HealthCheck>,
     pub container: ContainerOptions,
     pub rollout: Rollout,
+    /// A container of the application's name that somebody else made may be replaced: the way over from other tools.
+    #[serde(default)]
+    pub adopt: bool,
     pub webhook_enabled: bool,
 }
 
@@ -48,7 +53,7 @@ pub struct Application {
 pub struct ContainerName(String);
 
 /// Part of the names that containers have while two versions stand side by side.
-const RESERVED: &str = ".tidegate-";
+pub const RESERVED: &str = ".tidegate-";
 
 impl ContainerName {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
@@ -138,27 +143,52 @@ pub enum HostSelector {
 }
 
 impl HostSelector {
-    /// The chosen ones among the registered (`name`, `labels`), in rollout order; and the named ones that are not
-    /// registered.
-    pub fn select<'a>(
-        &'a self,
-        registered: &'a [(HostName, BTreeMap<String, String>)],
-    ) -> (Vec<&'a HostName>, Vec<&'a HostName>) {
+    /// Splits the hosts that are asked for by whether a deployment may go there, each in rollout order.
+    pub fn select<'a>(&'a self, registered: &[Candidate<'a>]) -> Selection<'a> {
+        let mut selection = Selection::default();
         match self {
             Self::Names(names) => {
-                let known: BTreeSet<_> = registered.iter().map(|(name, _)| name).collect();
-                names.iter().partition(|name| known.contains(name))
+                for name in names {
+                    match registered.iter().find(|host| host.name == name) {
+                        Some(host) => selection.take(*host),
+                        None => selection.unknown.push(name),
+                    }
+                }
             }
-            Self::Labels(wanted) => {
-                let mut chosen: Vec<_> = registered
-                    .iter()
-                    .filter(|(_, labels)| wanted.iter().all(|(key, value)| labels.get(key) == Some(value)))
-                    .map(|(name, _)| name)
-                    .collect();
-                chosen.sort();
-                (chosen, Vec::new())
+            Self::Labels(_) => {
+                let mut carrying: Vec<_> = registered.iter().filter(|host| self.takes_in(**host)).copied().collect();
+                carrying.sort_by_key(|host| host.name);
+                for host in carrying {
+                    selection.take(host);
+                }
             }
         }
+        selection
+    }
+
+    /// Whether it asks for this host, drained or not.
+    pub fn takes_in(&self, host: Candidate<'_>) -> bool {
+        match self {
+            Self::Names(names) => names.contains(host.name),
+            Self::Labels(wanted) => wanted.iter().all(|(key, value)| host.labels.get(key) == Some(value)),
+        }
+    }
+}
+
+/// Hosts that an application asks for.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Selection<'a> {
+    /// A deployment goes there.
+    pub chosen: Vec<&'a HostName>,
+    /// Left out, because they are being drained.
+    pub draining: Vec<&'a HostName>,
+    /// Named, but not registered.
+    pub unknown: Vec<&'a HostName>,
+}
+
+impl<'a> Selection<'a> {
+    fn take(&mut self, host: Candidate<'a>) {
+        if host.drain { self.draining.push(host.name) } else { self.chosen.push(host.name) }
     }
 }
 
@@ -236,93 +266,40 @@ pub enum Probe {
     None,
 }
 
-/// How the container is created.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ContainerOptions {
-    pub restart_policy: RestartPolicy,
-    pub command: Option<Vec<String>>,
-    pub entrypoint: Option<Vec<String>>,
-    pub user: Option<String>,
-    pub working_dir: Option<String>,
-    pub memory_bytes: Option<u64>,
-    pub cpus: Option<f64>,
-    pub pids_limit: Option<u32>,
-    pub volumes: Vec<Volume>,
-    pub networks: Vec<String>,
-    /// A small init as PID 1, so that a process without a SIGTERM handler stops at once.
-    pub init: bool,
-    pub read_only_root: bool,
-    pub log: Option<LogOptions>,
-    /// Between SIGTERM and SIGKILL.
-    pub stop_timeout_seconds: u32,
-}
-
-impl Default for ContainerOptions {
-    fn default() -> Self {
-        Self {
-            restart_policy: RestartPolicy::UnlessStopped,
-            command: None,
-            entrypoint: None,
-            user: None,
-            working_dir: None,
-            memory_bytes: None,
-            cpus: None,
-            pids_limit: None,
-            volumes: Vec::new(),
-            networks: Vec::new(),
-            init: true,
-            read_only_root: false,
-            log: None,
-            stop_timeout_seconds: 10,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartPolicy {
-    No,
-    OnFailure,
-    Always,
-    UnlessStopped,
-}
-
-/// A named volume, or a bind mount if `source` is an absolute path (which the host's own configuration must allow).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Volume {
-    pub source: String,
-    pub target: String,
-    pub read_only: bool,
-}
-
-impl Volume {
-    pub fn is_bind_mount(&self) -> bool {
-        self.source.starts_with('/')
-    }
-}
-
-/// Docker's log driver and its options.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LogOptions {
-    pub driver: String,
-    pub options: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Rollout {
     pub strategy: Strategy,
     /// Hosts at a time, 1 to 20.
     pub max_parallel: u32,
+    /// When a host fails, those that were switched already go back to what they ran before.
+    pub rollback_on_failure: bool,
+    /// After the switch the new version is watched so long, and the former one comes back if it fails meanwhile; at most
+    /// an hour.
+    pub bake_seconds: u32,
+    pub concurrency: Concurrency,
 }
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { strategy: Strategy::Recreate, max_parallel: 1 }
+        Self {
+            strategy: Strategy::Recreate,
+            max_parallel: 1,
+            rollback_on_failure: true,
+            bake_seconds: 0,
+            concurrency: Concurrency::Queue,
+        }
     }
+}
+
+/// What a new deployment means for those of the application that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Concurrency {
+    /// Nothing: each has its turn, in order.
+    Queue,
+    /// They are superseded; only the latest has a turn.
+    Latest,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -360,21 +337,32 @@ mod tests {
     }
 
     #[test]
-    fn labels_choose_every_host_that_carries_them_all() {
+    fn hosts_are_chosen_by_name_or_by_all_their_labels_unless_they_are_being_drained() {
         let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let host = |name| HostName::parse(name).unwrap();
-        let registered = [
-            (host("b"), labels(&[("role", "web"), ("zone", "1")])),
-            (host("a"), labels(&[("role", "web")])),
-            (host("c"), labels(&[("role", "db")])),
+        let host = |name: &str| HostName::parse(name).unwrap();
+        let hosts = [
+            (host("b"), labels(&[("role", "web"), ("zone", "1")]), false),
+            (host("a"), labels(&[("role", "web")]), false),
+            (host("c"), labels(&[("role", "db")]), false),
+            (host("d"), labels(&[("role", "web"), ("zone", "1")]), true),
         ];
-        let chosen = |selector: &HostSelector| {
-            selector.select(&registered).0.iter().map(ToString::to_string).collect::<Vec<_>>()
+        let registered: Vec<_> =
+            hosts.iter().map(|(name, labels, drain)| Candidate { name, labels, drain: *drain }).collect();
+        let check = |selector: &HostSelector, expected: [&[&str]; 3]| {
+            let words = |names: &[&HostName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let selection = selector.select(&registered);
+            assert_eq!([words(&selection.chosen), words(&selection.draining), words(&selection.unknown)], expected);
+            for host in &registered {
+                let is_in = selection.chosen.contains(&host.name) || selection.draining.contains(&host.name);
+                assert_eq!(selector.takes_in(*host), is_in, "{}", host.name);
+            }
         };
-        assert_eq!(chosen(&HostSelector::Labels(labels(&[("role", "web")]))), ["a", "b"]);
-        assert_eq!(chosen(&HostSelector::Labels(labels(&[("role", "web"), ("zone", "1")]))), ["b"]);
-        assert_eq!(chosen(&HostSelector::Names(vec![host("c"), host("x"), host("a")])), ["c", "a"]);
-        assert_eq!(HostSelector::Names(vec![host("x")]).select(&registered).1, [&host("x")]);
+        check(&HostSelector::Labels(labels(&[("role", "web")])), [&["a", "b"], &["d"], &[]]);
+        check(&HostSelector::Labels(labels(&[("role", "web"), ("zone", "1")])), [&["b"], &["d"], &[]]);
+        check(&HostSelector::Labels(labels(&[("role", "mail")])), [&[], &[], &[]]);
+        let named = |names: &[&str]| HostSelector::Names(names.iter().map(|name| host(name)).collect());
+        check(&named(&["c", "x", "a"]), [&["c", "a"], &[], &["x"]]);
+        check(&named(&["d", "b", "x"]), [&["b"], &["d"], &["x"]]);
     }
 
     #[test]

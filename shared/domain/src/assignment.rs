@@ -29,10 +29,26 @@ pub enum AssignmentState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "lowercase")]
 pub enum Outcome {
-    /// The new version runs.
-    Succeeded { digest: Digest },
+    /// It is as the work order asks.
+    Succeeded {
+        /// Of the application's container; none where there is none any more.
+        digest: Option<Digest>,
+    },
     /// It does not; `running` says what does.
     Failed { error: TargetError, switched: bool, running: Running },
+}
+
+impl Outcome {
+    /// Cut to what fits into a deployment's item, however large a host has written it.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        match self {
+            Self::Succeeded { .. } => self,
+            Self::Failed { error, switched, running } => {
+                Self::Failed { error: error.bounded().with_bounded_log(), switched, running }
+            }
+        }
+    }
 }
 
 /// What runs on a host, or on all hosts, after a deployment.
@@ -46,7 +62,7 @@ pub enum Running {
     None,
 }
 
-/// Steps of a target, in order; `Restore` takes the place of `Commit`.
+/// Steps of a target, in order; `Restore` takes the place of `Commit`, or follows `Bake`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
@@ -56,6 +72,8 @@ pub enum Step {
     Switch,
     Check,
     Commit,
+    /// Watched for `bakeSeconds`, with the former version kept.
+    Bake,
     Restore,
 }
 
@@ -68,6 +86,7 @@ impl Step {
             Self::Switch => "switch",
             Self::Check => "check",
             Self::Commit => "commit",
+            Self::Bake => "bake",
             Self::Restore => "restore",
         }
     }
@@ -81,6 +100,9 @@ pub struct StepRecord {
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,
 }
+
+/// More steps than any order has.
+pub const MAX_STEPS: usize = 20;
 
 /// What a worker has got done so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -105,6 +127,14 @@ impl Progress {
         if let Some(last) = self.steps.last_mut() {
             last.completed_at.get_or_insert(now);
         }
+    }
+
+    /// The last [`MAX_STEPS`] steps.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        let excess = self.steps.len().saturating_sub(MAX_STEPS);
+        self.steps.drain(..excess);
+        self
     }
 
     pub fn step(&self) -> Option<Step> {
@@ -143,6 +173,19 @@ impl TargetError {
             oom_killed: false,
             log_tail: Vec::new(),
         }
+    }
+
+    /// The newest lines, at most 50 and [`MAX_LOG_BYTES`].
+    fn with_bounded_log(mut self) -> Self {
+        let mut left = MAX_LOG_BYTES;
+        let fits = |line: &&String| {
+            let fits = line.len() <= left;
+            left = left.saturating_sub(line.len());
+            fits
+        };
+        let kept = self.log_tail.iter().rev().take(50).take_while(fits).count();
+        self.log_tail.drain(..self.log_tail.len() - kept);
+        self
     }
 
     /// Cut to what an item can hold beside everything else. Whoever cuts the log tail knows which lines matter.
@@ -195,6 +238,12 @@ pub enum ErrorCode {
     BadAssignment,
     /// The host went away in the middle and what it did is unknown.
     Unreachable,
+    /// Called off by a person before the switch.
+    Cancelled,
+    /// A later deployment of the application has run on the host already.
+    Superseded,
+    /// There is no container of the application on the host to be started.
+    NoContainer,
     /// A fault of the worker's own.
     Internal,
 }
@@ -218,6 +267,9 @@ impl ErrorCode {
             Self::RestoreFailed => "restore-failed",
             Self::BadAssignment => "bad-assignment",
             Self::Unreachable => "unreachable",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+            Self::NoContainer => "no-container",
             Self::Internal => "internal",
         }
     }
@@ -239,6 +291,9 @@ impl ErrorCode {
             | Self::RestoreFailed
             | Self::BadAssignment
             | Self::Unreachable
+            | Self::Cancelled
+            | Self::Superseded
+            | Self::NoContainer
             | Self::Internal => false,
         }
     }
@@ -271,10 +326,11 @@ pub enum Next {
 }
 
 impl Assignment {
-    pub fn queued() -> Self {
+    /// `epoch` is higher than that of any assignment that the host had for the same deployment.
+    pub fn queued(epoch: Epoch) -> Self {
         Self {
             state: AssignmentState::Queued,
-            epoch: Epoch(1),
+            epoch,
             attempts: 0,
             next_attempt_at: None,
             started_at: None,
@@ -299,15 +355,87 @@ impl Assignment {
     }
 }
 
+/// A host that has said nothing for so long is taken for gone. It says something twice a minute.
+pub const OFFLINE: jiff::SignedDuration = jiff::SignedDuration::from_secs(90);
+/// So long a host that is gone may come back before its part of a deployment is ended without it.
+pub const RETURN_DEADLINE: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+/// So long a host that is there may let an assignment lie, or hold a lease that has run out: it is busy with others, or
+/// cannot write.
+pub const IDLE_DEADLINE: jiff::SignedDuration = jiff::SignedDuration::from_hours(2);
+/// Whatever a host says of itself: no order takes so long.
+pub const LONGEST_WORK: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
+impl Assignment {
+    /// Whether nobody need wait for the host any longer. `since` is when it got the assignment, `seen` when it was last
+    /// heard of.
+    pub fn is_abandoned(&self, since: Timestamp, seen: Option<Timestamp>, now: Timestamp) -> bool {
+        let assigned = since;
+        // Clocks and leases are the host's word: none is believed for longer than it could be true.
+        let seen = seen.map(|seen| seen.min(now));
+        let believed = |until: Timestamp| until.min(seen.unwrap_or(assigned).max(assigned) + IDLE_DEADLINE);
+        let since = match self.state {
+            AssignmentState::Finished { .. } => return false,
+            AssignmentState::Queued => self.next_attempt_at.map_or(since, |at| believed(at).max(since)),
+            AssignmentState::Running { lease_until } => believed(lease_until),
+        };
+        if now.duration_since(assigned) >= LONGEST_WORK {
+            return true;
+        }
+        let is_offline = seen.is_none_or(|seen| now.duration_since(seen) >= OFFLINE);
+        let away_since = seen.map_or(since, |seen| seen.max(since));
+        is_offline && now.duration_since(away_since) >= RETURN_DEADLINE || now.duration_since(since) >= IDLE_DEADLINE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_host_is_waited_for_as_long_as_it_may_come_back() {
+        let at = |seconds: i64| Timestamp::from_second(10_000 + seconds).unwrap();
+        let queued = Assignment::queued(Epoch(1));
+        let later = Assignment { next_attempt_at: Some(at(100)), ..queued.clone() };
+        let running = Assignment { state: AssignmentState::Running { lease_until: at(60) }, ..queued.clone() };
+        let for_ever =
+            Assignment { state: AssignmentState::Running { lease_until: at(1_000_000_000) }, ..queued.clone() };
+        let finished = Assignment {
+            state: AssignmentState::Finished { outcome: Outcome::Succeeded { digest: None } },
+            ..queued.clone()
+        };
+        for (assignment, seen, now, abandoned) in [
+            (&queued, None, 299, false),
+            (&queued, None, 300, true),
+            (&queued, Some(-1_000), 300, true),
+            (&queued, Some(10), 300, false),
+            (&queued, Some(10), 310, true),
+            (&queued, Some(300), 310, false),
+            (&queued, Some(7_199), 7_199, false),
+            (&queued, Some(7_200), 7_200, true),
+            (&later, None, 399, false),
+            (&later, None, 400, true),
+            (&running, Some(0), 359, false),
+            (&running, Some(0), 360, true),
+            (&running, Some(7_260), 7_260, true),
+            (&finished, None, 100_000, false),
+            (&for_ever, Some(0), 7_499, false),
+            (&for_ever, Some(0), 7_500, true),
+            (&for_ever, Some(86_399), 86_399, false),
+            (&for_ever, Some(1_000_000), 86_400, true),
+        ] {
+            assert_eq!(
+                assignment.is_abandoned(at(0), seen.map(at), at(now)),
+                abandoned,
+                "{assignment:?} {seen:?} {now}"
+            );
+        }
+    }
+
+    #[test]
     fn a_new_process_takes_over_and_gives_up_after_three() {
         let now = Timestamp::from_second(1_000).unwrap();
         let later = Timestamp::from_second(1_001).unwrap();
-        let queued = Assignment::queued();
+        let queued = Assignment::queued(Epoch(1));
         assert_eq!(queued.next(now), Next::Claim(Epoch(2)));
         let running =
             Assignment { state: AssignmentState::Running { lease_until: later }, attempts: 1, ..queued.clone() };
@@ -317,7 +445,7 @@ mod tests {
         assert_eq!(backing_off.next(later), Next::Claim(Epoch(2)));
         let exhausted = Assignment { attempts: MAX_ATTEMPTS, ..queued.clone() };
         assert_eq!(exhausted.next(now), Next::GiveUp(Epoch(2)));
-        let outcome = Outcome::Succeeded { digest: Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap() };
+        let outcome = Outcome::Succeeded { digest: None };
         let finished = Assignment { state: AssignmentState::Finished { outcome }, attempts: MAX_ATTEMPTS, ..queued };
         assert_eq!(finished.next(now), Next::Report);
     }

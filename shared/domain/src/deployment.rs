@@ -1,18 +1,27 @@
-//! A deployment: its states, and the one function that moves it from one to the next.
+//! A deployment and its states. [`step`] holds the one function that moves it from one to the next.
+
+mod step;
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    application::Application,
     assignment::{ErrorCode, Outcome, Progress, Running, TargetError},
-    id::{ApplicationId, DeploymentId, HostName, Sequence},
+    id::{ApplicationId, DeploymentId, Epoch, HostName, Sequence},
     image::{Digest, Version},
+    job::Action,
 };
+
+pub use step::{Effect, Event, Illegal, Return};
 
 /// Entry of the timeline for each host that gets an assignment.
 const ASSIGNED: &str = "assigned";
 
-/// What a trigger asked for, as recorded.
+/// What a trigger asked for, as recorded: a version to deploy or to return to, or something else to be done with the
+/// application's containers, in the same order and on the same record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployment {
@@ -20,7 +29,9 @@ pub struct Deployment {
     pub application_id: ApplicationId,
     /// The application's name when the deployment was recorded.
     pub application_name: String,
-    /// None only for a rejected request that named none.
+    #[serde(default)]
+    pub action: Action,
+    /// What is deployed; of other actions, what ran when they were asked for. None for a rejected request that named none.
     pub version: Option<Version>,
     /// What the first host resolved the version to; the other hosts get the same.
     pub digest: Option<Digest>,
@@ -34,7 +45,23 @@ pub struct Deployment {
     pub targets: Vec<Target>,
     /// Hosts at a time.
     pub max_parallel: u32,
+    /// Whether a failure brings back what ran before on the hosts that were switched already.
+    #[serde(default)]
+    pub rollback_on_failure: bool,
+    /// Of a rollback: the deployment whose release it returns to.
+    #[serde(default)]
+    pub returns_to: Option<DeploymentId>,
+    /// Somebody has called it off; it ends as soon as no host is in the middle of something.
+    #[serde(default)]
+    pub cancel_requested: Option<CancelRequest>,
     pub timeline: Vec<TimelineEntry>,
+}
+
+/// Who called a deployment off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelRequest {
+    pub at: Timestamp,
+    pub by: String,
 }
 
 /// Who or what asked.
@@ -52,12 +79,18 @@ pub struct Trigger {
 pub enum TriggerKind {
     /// `POST /webhook/deploy` with the application's token.
     Webhook,
+    /// A person, through the administration.
+    User,
+    /// A person who returns to an earlier release.
+    Rollback,
 }
 
 impl TriggerKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
+            Self::User => "user",
+            Self::Rollback => "rollback",
         }
     }
 }
@@ -80,6 +113,11 @@ pub enum Status {
     Failed { running: Running },
     /// It was switched somewhere, and every host is back on what ran before.
     RolledBack,
+    /// Called off by a person before it was done. `running` says what runs now: hosts that had been switched have gone
+    /// back, if the application says so.
+    Cancelled { running: Running },
+    /// Never begun: a later deployment took its place in the queue.
+    Superseded { by: Option<DeploymentId> },
     /// Refused by validation; was never queued.
     Rejected { reason: String },
 }
@@ -93,6 +131,8 @@ impl Status {
             Self::Succeeded => "succeeded",
             Self::Failed { .. } => "failed",
             Self::RolledBack => "rolled_back",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Superseded { .. } => "superseded",
             Self::Rejected { .. } => "rejected",
         }
     }
@@ -103,14 +143,23 @@ impl Status {
             Self::Queued => "pending",
             Self::Running => "running",
             Self::Succeeded => "success",
-            Self::Failed { .. } | Self::RolledBack | Self::Rejected { .. } => "failed",
+            Self::Failed { .. }
+            | Self::RolledBack
+            | Self::Cancelled { .. }
+            | Self::Superseded { .. }
+            | Self::Rejected { .. } => "failed",
         }
     }
 
     pub fn is_final(&self) -> bool {
         match self {
             Self::Queued | Self::Running => false,
-            Self::Succeeded | Self::Failed { .. } | Self::RolledBack | Self::Rejected { .. } => true,
+            Self::Succeeded
+            | Self::Failed { .. }
+            | Self::RolledBack
+            | Self::Cancelled { .. }
+            | Self::Superseded { .. }
+            | Self::Rejected { .. } => true,
         }
     }
 }
@@ -121,9 +170,37 @@ impl Status {
 pub struct Target {
     pub host: HostName,
     pub state: TargetState,
+    /// Of the last assignment that the host has ended; the next one is higher.
+    pub epoch: Epoch,
+    /// What the host ran when the deployment's turn came; none if nothing.
+    pub previous: Option<Runs>,
     pub started_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
     pub progress: Progress,
+}
+
+/// What a host runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runs {
+    /// Whose image and configuration it is.
+    pub release: DeploymentId,
+    pub version: Version,
+    pub digest: Digest,
+}
+
+impl Target {
+    pub fn waiting(host: HostName) -> Self {
+        Self {
+            host,
+            state: TargetState::Waiting,
+            epoch: Epoch(0),
+            previous: None,
+            started_at: None,
+            completed_at: None,
+            progress: Progress::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,21 +208,31 @@ pub struct Target {
 pub enum TargetState {
     /// Its wave has not come.
     Waiting,
-    /// Has an assignment in its host's partition.
+    /// Has an assignment in its host's partition. Leaves when the host claims or ends it, when it is called off, or, if
+    /// the host stays away, by the sweep.
     Assigned,
-    /// The host has claimed the assignment.
+    /// The host has claimed the assignment. Leaves like `Assigned`.
     Running,
+    /// It is as the deployment asks. Leaves only if another host fails and this one has to go back.
     Succeeded,
     Failed {
         error: TargetError,
         running: Running,
     },
-    /// Switched, and back.
+    /// Switched, and back by itself.
     RolledBack {
         error: TargetError,
     },
-    /// An earlier wave failed.
+    /// Had succeeded, and has an assignment to go back, since another host has failed. Leaves like `Assigned`.
+    Returning,
+    /// Had succeeded, and is back.
+    Returned {
+        running: Running,
+    },
+    /// Was not begun: an earlier wave failed, the deployment was called off, or the host is being drained.
     Skipped,
+    /// Called off before the switch.
+    Cancelled,
 }
 
 impl TargetState {
@@ -154,23 +241,40 @@ impl TargetState {
             Self::Waiting | Self::Assigned => "queued",
             Self::Running => "running",
             Self::Succeeded => "succeeded",
+            Self::Failed { error, .. } if error.code == ErrorCode::Unreachable => "unreachable",
             Self::Failed { .. } => "failed",
-            Self::RolledBack { .. } => "rolled_back",
+            Self::Returning => "rolling_back",
+            Self::RolledBack { .. } | Self::Returned { .. } => "rolled_back",
             Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
         }
     }
 
     pub fn error(&self) -> Option<&TargetError> {
         match self {
             Self::Failed { error, .. } | Self::RolledBack { error } => Some(error),
-            Self::Waiting | Self::Assigned | Self::Running | Self::Succeeded | Self::Skipped => None,
+            Self::Waiting
+            | Self::Assigned
+            | Self::Running
+            | Self::Succeeded
+            | Self::Returning
+            | Self::Returned { .. }
+            | Self::Skipped
+            | Self::Cancelled => None,
         }
     }
 
-    fn is_settled(&self) -> bool {
+    /// Whether the host has an assignment.
+    pub fn is_open(&self) -> bool {
         match self {
-            Self::Waiting | Self::Assigned | Self::Running => false,
-            Self::Succeeded | Self::Failed { .. } | Self::RolledBack { .. } | Self::Skipped => true,
+            Self::Assigned | Self::Running | Self::Returning => true,
+            Self::Waiting
+            | Self::Succeeded
+            | Self::Failed { .. }
+            | Self::RolledBack { .. }
+            | Self::Returned { .. }
+            | Self::Skipped
+            | Self::Cancelled => false,
         }
     }
 }
@@ -183,88 +287,35 @@ pub struct TimelineEntry {
     pub host: Option<HostName>,
 }
 
-/// What happened to a deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// It became its application's active deployment.
-    Activated,
-    /// A host claimed its assignment.
-    HostStarted { host: HostName, at: Timestamp },
-    /// A host ended its assignment.
-    HostFinished {
-        host: HostName,
-        started_at: Option<Timestamp>,
-        completed_at: Timestamp,
-        progress: Progress,
-        outcome: Outcome,
-    },
-}
-
-/// What is to be done because of it, in the same transaction as the new state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Write these hosts' assignments, and wake the hosts.
-    Assign { hosts: Vec<HostName> },
-    /// Free the queue slot and make the next queued deployment of the application active.
-    Finish,
-    /// Record what the application runs from now on.
-    Release { version: Version, digest: Digest },
-}
-
-/// An event that the deployment's state does not allow. Nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{event} does not fit a deployment that is {status}")]
-pub struct Illegal {
-    pub status: &'static str,
-    pub event: &'static str,
-}
-
 impl Deployment {
-    /// The one way from state to state. The same event a second time changes nothing: reports come more than once.
-    pub fn step(mut self, event: Event, now: Timestamp) -> Result<(Self, Vec<Effect>), Illegal> {
-        if let Status::Rejected { .. } = self.status {
-            return Err(Illegal { status: self.status.name(), event: event.name() });
+    /// A deployment as it is asked for, before it is admitted or refused: without a version, and without hosts.
+    pub fn requested(
+        id: DeploymentId,
+        application_id: ApplicationId,
+        application: &Application,
+        trigger: Trigger,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            application_id,
+            application_name: application.name.as_str().to_owned(),
+            action: Action::Deploy,
+            version: None,
+            digest: None,
+            sequence: None,
+            trigger,
+            created_at: now,
+            started_at: None,
+            completed_at: None,
+            status: Status::Queued,
+            targets: Vec::new(),
+            max_parallel: application.rollout.max_parallel,
+            rollback_on_failure: application.rollout.rollback_on_failure,
+            returns_to: None,
+            cancel_requested: None,
+            timeline: Vec::new(),
         }
-        let mut effects = Vec::new();
-        match event {
-            Event::Activated => {
-                if self.targets.iter().all(|t| t.state == TargetState::Waiting) {
-                    self.assign_next_wave(now, &mut effects);
-                }
-            }
-            Event::HostStarted { host, at } => self.start(&host, at, now)?,
-            Event::HostFinished { host, started_at, completed_at, progress, outcome } => {
-                let target = self.target_mut(&host, "a host's end")?;
-                if target.state.is_settled() {
-                    return Ok((self, effects));
-                }
-                target.started_at = started_at;
-                target.completed_at = Some(completed_at);
-                target.progress = progress;
-                let mut pinned = None;
-                let (state, event) = match outcome {
-                    Outcome::Succeeded { digest } => {
-                        pinned = Some(digest);
-                        (TargetState::Succeeded, "host-succeeded")
-                    }
-                    Outcome::Failed { error, switched: true, running: Running::Previous } => {
-                        (TargetState::RolledBack { error }, "host-rolled-back")
-                    }
-                    Outcome::Failed { error, running, .. } => (TargetState::Failed { error, running }, "host-failed"),
-                };
-                target.state = state;
-                if let Some(digest) = pinned {
-                    self.digest.get_or_insert(digest);
-                }
-                self.started_at = self.started_at.or(started_at);
-                if self.status == Status::Queued {
-                    self.status = Status::Running;
-                }
-                self.note(completed_at, event, Some(host));
-                self.after_a_settled_target(now, &mut effects);
-            }
-        }
-        Ok((self, effects))
     }
 
     /// The first error among the targets: why the deployment did not succeed.
@@ -278,95 +329,37 @@ impl Deployment {
         self.timeline.iter().rfind(given).map(|entry| entry.at)
     }
 
+    /// Whether no host has got anything to do yet.
+    pub fn is_unassigned(&self) -> bool {
+        self.targets.iter().all(|target| target.state == TargetState::Waiting)
+    }
+
+    /// Hosts that have an assignment.
+    pub fn open_hosts(&self) -> impl Iterator<Item = &HostName> {
+        self.targets.iter().filter(|target| target.state.is_open()).map(|target| &target.host)
+    }
+
+    /// Leaves out those hosts that are being drained and have not begun, unless what is to be done there was asked for
+    /// by itself: a host is drained so that somebody can stop what runs there. To be asked before each step that may
+    /// assign hosts.
+    pub fn skip_drained(&mut self, drained: &BTreeSet<HostName>, now: Timestamp) {
+        if self.action != Action::Deploy {
+            return;
+        }
+        let mut skipped = Vec::new();
+        for target in &mut self.targets {
+            if target.state == TargetState::Waiting && drained.contains(&target.host) {
+                target.state = TargetState::Skipped;
+                skipped.push(target.host.clone());
+            }
+        }
+        for host in skipped {
+            self.note(now, "host-drained", Some(host));
+        }
+    }
+
     pub fn note(&mut self, at: Timestamp, event: &str, host: Option<HostName>) {
         self.timeline.push(TimelineEntry { at, event: event.to_owned(), host });
-    }
-
-    fn start(&mut self, host: &HostName, at: Timestamp, now: Timestamp) -> Result<(), Illegal> {
-        let target = self.target_mut(host, "a host's start")?;
-        if target.state == TargetState::Assigned {
-            target.state = TargetState::Running;
-            target.started_at = Some(at);
-            self.started_at.get_or_insert(at);
-            if self.status == Status::Queued {
-                self.status = Status::Running;
-            }
-            self.note(at.min(now), "host-started", Some(host.clone()));
-        }
-        Ok(())
-    }
-
-    fn target_mut(&mut self, host: &HostName, event: &'static str) -> Result<&mut Target, Illegal> {
-        let illegal = Illegal { status: self.status.name(), event };
-        let target = self.targets.iter_mut().find(|t| t.host == *host).ok_or(illegal.clone())?;
-        if target.state == TargetState::Waiting { Err(illegal) } else { Ok(target) }
-    }
-
-    fn assign_next_wave(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let width = usize::try_from(self.max_parallel).unwrap_or(1).max(1);
-        let mut hosts = Vec::new();
-        for target in self.targets.iter_mut().filter(|t| t.state == TargetState::Waiting).take(width) {
-            target.state = TargetState::Assigned;
-            hosts.push(target.host.clone());
-        }
-        for host in &hosts {
-            self.note(now, ASSIGNED, Some(host.clone()));
-        }
-        effects.push(Effect::Assign { hosts });
-    }
-
-    fn after_a_settled_target(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let failed = self.targets.iter().any(|t| t.state.error().is_some());
-        if self.targets.iter().any(|t| matches!(t.state, TargetState::Assigned | TargetState::Running)) {
-            return;
-        }
-        if failed {
-            for target in self.targets.iter_mut().filter(|t| t.state == TargetState::Waiting) {
-                target.state = TargetState::Skipped;
-            }
-        } else if self.targets.iter().any(|t| t.state == TargetState::Waiting) {
-            self.assign_next_wave(now, effects);
-            return;
-        }
-        self.status = self.end();
-        self.completed_at = Some(now);
-        self.note(now, self.status.name(), None);
-        if let (Status::Succeeded, Some(version), Some(digest)) = (&self.status, &self.version, &self.digest) {
-            effects.push(Effect::Release { version: version.clone(), digest: digest.clone() });
-        }
-        effects.push(Effect::Finish);
-    }
-
-    fn end(&self) -> Status {
-        if self.targets.iter().all(|t| t.state == TargetState::Succeeded) {
-            return Status::Succeeded;
-        }
-        let touched = self.targets.iter().filter(|t| t.state != TargetState::Skipped);
-        let back = |t: &Target| matches!(t.state, TargetState::RolledBack { .. });
-        let unswitched = |t: &Target| matches!(t.state, TargetState::Failed { running: Running::Previous, .. });
-        if touched.clone().any(back) && touched.clone().all(|t| back(t) || unswitched(t)) {
-            return Status::RolledBack;
-        }
-        let mut running = touched.map(|t| match &t.state {
-            TargetState::Succeeded => Running::New,
-            TargetState::Failed { running, .. } => *running,
-            TargetState::RolledBack { .. } => Running::Previous,
-            TargetState::Waiting | TargetState::Assigned | TargetState::Running | TargetState::Skipped => {
-                Running::Mixed
-            }
-        });
-        let first = running.next().unwrap_or(Running::None);
-        Status::Failed { running: if running.all(|r| r == first) { first } else { Running::Mixed } }
-    }
-}
-
-impl Event {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Activated => "an activation",
-            Self::HostStarted { .. } => "a host's start",
-            Self::HostFinished { .. } => "a host's end",
-        }
     }
 }
 
@@ -379,5 +372,4 @@ pub fn needs_an_alarm(outcome: &Outcome) -> bool {
 }
 
 #[cfg(test)]
-#[path = "deployment_tests.rs"]
 mod tests;

@@ -51,7 +51,8 @@ integer_ids! {
 impl Epoch {
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        // A host that writes the largest there is spoils its own assignment, and nothing else.
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -2,7 +2,9 @@
 
 pub mod application;
 pub mod assignment;
+pub mod container;
 pub mod deployment;
+pub mod host;
 pub mod id;
 pub mod image;
 pub mod invalid;
@@ -10,5 +12,6 @@ pub mod job;
 pub mod parameter;
 pub mod permission;
 pub mod secret;
+pub mod task;
 pub mod token;
 pub mod variable;

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::{
     invalid::{FieldError, Invalid},
-    variable::{ValueType, VariableKey, check_value},
+    secret::Secret,
+    variable::{Layered, Origin, ValueType, VariableKey, Written, check_value},
 };
 
 /// A declared parameter.
@@ -69,6 +70,18 @@ fn undeclared(parameters: &[Parameter]) -> Invalid {
         format!("declare it in the application's parameters, or use one of {}", names.join(", "))
     };
     Invalid::new("undeclared", "is not a parameter of this application", suggestion)
+}
+
+/// The layers that a request and the parameters' defaults put over what is stored.
+pub fn layers(parameters: &[Parameter], accepted: Vec<(VariableKey, String)>) -> Vec<Layered> {
+    let is_secret = |key: &VariableKey| parameters.iter().any(|p| p.sensitive && p.name == *key);
+    let layer = |origin, key: VariableKey, text: String| {
+        let is_secret = is_secret(&key);
+        Layered { origin, key, value: Written::Text(Secret::new(text)), is_secret }
+    };
+    let defaults = parameters.iter().filter_map(|p| Some((p.name.clone(), p.default.clone()?)));
+    let defaults = defaults.map(|(key, text)| layer(Origin::Default, key, text));
+    accepted.into_iter().map(|(key, text)| layer(Origin::Request, key, text)).chain(defaults).collect()
 }
 
 #[cfg(test)]
