@@ -1,17 +1,17 @@
 //! Applications: their tokens, and the state that changes with every deployment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_domain::{
-    id::{ApplicationId, DeploymentId, HostName, ProjectId, Revision, Sequence, TenantId},
-    image::{Digest, Version},
+    id::{ApplicationId, ProjectId, Revision, TenantId},
     token::Token,
 };
 
 use crate::{
+    application_state::ApplicationState,
     audit::AuditEvent,
     catalogue::{Created, Part, Replay, Stored},
     error::{Result, StoreError},
@@ -45,64 +45,6 @@ pub struct TokenGrant {
     pub project_id: ProjectId,
     /// Of a token that was rotated with an overlap.
     pub valid_until: Option<Timestamp>,
-}
-
-/// What changes with every deployment of an application.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ApplicationState {
-    pub revision: Revision,
-    /// Of the next deployment.
-    pub next_sequence: Sequence,
-    /// The one deployment that has assignments, or will have them with the next pass.
-    pub active: Option<DeploymentId>,
-    /// Waiting for it, in order.
-    pub queued: Vec<DeploymentId>,
-    /// What the last deployment that succeeded left running.
-    pub release: Option<Release>,
-    /// What each host runs, as far as deployments have told.
-    pub hosts: BTreeMap<HostName, HostRelease>,
-    pub token_last_used_at: Option<Timestamp>,
-}
-
-/// What a successful deployment left running.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Release {
-    pub deployment_id: DeploymentId,
-    pub version: Version,
-    pub digest: Digest,
-    pub at: Timestamp,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HostRelease {
-    pub version: Version,
-    pub digest: Digest,
-}
-
-impl Default for ApplicationState {
-    fn default() -> Self {
-        Self {
-            revision: Revision(1),
-            next_sequence: Sequence(1),
-            active: None,
-            queued: Vec::new(),
-            release: None,
-            hosts: BTreeMap::new(),
-            token_last_used_at: None,
-        }
-    }
-}
-
-impl ApplicationState {
-    /// The same with the next revision.
-    #[must_use]
-    pub(crate) fn advanced(mut self) -> Self {
-        self.revision = Revision(self.revision.0 + 1);
-        self
-    }
 }
 
 /// A new token for an application.
@@ -207,7 +149,9 @@ impl Store {
         let id = ApplicationId(old.id);
         let state = self.application_state(tenant, id).await?;
         let mut by: Vec<String> = state.active.iter().chain(&state.queued).map(|d| format!("deployment {d}")).collect();
-        by.extend(state.hosts.keys().map(|host| format!("container on host {host}")));
+        // What was left on a machine that is registered no more can neither be seen nor removed.
+        let registered: BTreeSet<_> = self.hosts(tenant).await?.into_iter().map(|host| host.name).collect();
+        by.extend(state.hosts.keys().filter(|h| registered.contains(*h)).map(|h| format!("container on host {h}")));
         if !self
             .table
             .all(&keys::variables(tenant, tidegate_domain::variable::Scope::Application(id)), "")
@@ -227,6 +171,10 @@ impl Store {
         if let Some((before, _)) = &old.body.previous_token {
             more.push(delete(Part::Other, &keys::token(before), &self.table, None));
         }
+        // The sealed configuration of what could be returned to.
+        let kept = state.releases.iter().map(|release| release.deployment_id);
+        let kept: BTreeSet<_> = kept.chain(state.hosts.values().map(|host| host.runs.release)).collect();
+        more.extend(kept.into_iter().map(|id| self.snapshot_removal(Part::Other, tenant, id)));
         self.delete_with(tenant, old, now, event, more).await
     }
 

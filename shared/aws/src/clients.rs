@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 
-use crate::meter::Meter;
+use crate::{call_log::CallLog, meter::Meter};
 
 /// DynamoDB, SQS and KMS as the SDK finds them: endpoint, region and credentials come from the environment.
 #[derive(Debug, Clone)]
@@ -16,28 +16,21 @@ pub struct Clients {
 
 impl Clients {
     pub async fn from_environment() -> Self {
-        Self::from_environment_in(None).await
+        Self::new(&configuration(None).await, None)
     }
 
-    /// In this region, if one is given.
-    pub async fn from_environment_in(region: Option<String>) -> Self {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(region) = region {
-            loader = loader.region(aws_config::Region::new(region));
+    /// In this region, if one is given. `log` is kept of every call.
+    pub async fn for_worker(region: Option<String>, log: CallLog) -> Self {
+        let config = configuration(region).await;
+        Self {
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(
+                aws_sdk_dynamodb::config::Builder::from(&config).interceptor(log.clone()).build(),
+            ),
+            sqs: aws_sdk_sqs::Client::from_conf(
+                aws_sdk_sqs::config::Builder::from(&config).interceptor(log.clone()).build(),
+            ),
+            kms: aws_sdk_kms::Client::from_conf(aws_sdk_kms::config::Builder::from(&config).interceptor(log).build()),
         }
-        let config = loader
-            .retry_config(RetryConfig::standard().with_max_attempts(3))
-            // A caller waits at most 29 seconds for a function: better three short tries than one long one.
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(Duration::from_secs(2))
-                    .operation_attempt_timeout(Duration::from_secs(4))
-                    .operation_timeout(Duration::from_secs(8))
-                    .build(),
-            )
-            .load()
-            .await;
-        Self::new(&config, None)
     }
 
     /// `meter` counts every call.
@@ -56,4 +49,24 @@ impl Clients {
             kms: aws_sdk_kms::Client::from_conf(kms.build()),
         }
     }
+}
+
+/// As the SDK finds it, in this region if one is given.
+async fn configuration(region: Option<String>) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+    if let Some(region) = region {
+        loader = loader.region(aws_config::Region::new(region));
+    }
+    loader
+        .retry_config(RetryConfig::standard().with_max_attempts(3))
+        // A caller waits at most 29 seconds for a function: better three short tries than one long one.
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(2))
+                .operation_attempt_timeout(Duration::from_secs(4))
+                .operation_timeout(Duration::from_secs(8))
+                .build(),
+        )
+        .load()
+        .await
 }

@@ -6,8 +6,6 @@ use std::fmt;
 pub const TABLE: &str = "TIDEGATE_TABLE";
 /// Id, ARN or alias of the KMS key. Functions: what they encrypt with. The worker needs none: a ciphertext names its key.
 pub const KEY: &str = "TIDEGATE_KEY";
-/// URL of the queue that workers report to. Worker.
-pub const REPORTS_QUEUE_URL: &str = "TIDEGATE_REPORTS_QUEUE_URL";
 /// A host's queue URL is this, the tenant, `_`, and the host's name: neither can hold a `_`. Functions.
 pub const HOST_QUEUE_PREFIX: &str = "TIDEGATE_HOST_QUEUE_PREFIX";
 /// Whose tokens people bring: the `iss` claim. Functions with people.
@@ -18,9 +16,23 @@ pub const JWKS_URL: &str = "TIDEGATE_JWKS_URL";
 pub const CLIENT_ID: &str = "TIDEGATE_CLIENT_ID";
 /// What callers reach the API under, for links in answers: `https://deploy.example.com`. Functions.
 pub const PUBLIC_URL: &str = "TIDEGATE_PUBLIC_URL";
-/// Path of the configuration file. Default `/etc/tidegate/worker.toml`. Worker.
+/// Path of the configuration file, which then must be there. Default `/etc/tidegate/worker.toml`, which may be absent. Worker.
 pub const WORKER_CONFIG: &str = "TIDEGATE_WORKER_CONFIG";
-/// `tracing` filter, for example `info,tidegate=debug`. Default `info`. All.
+/// What a variable begins with that takes the place of a key of that file: this, and the key in capitals. Lists are
+/// separated by commas; an empty text is none. Worker:
+///
+/// - `TIDEGATE_WORKER_TENANT`, `TIDEGATE_WORKER_HOST`, `TIDEGATE_WORKER_TABLE`, `TIDEGATE_WORKER_QUEUE_URL`,
+///   `TIDEGATE_WORKER_REPORTS_QUEUE_URL`: required, here or in the file
+/// - `TIDEGATE_WORKER_REGION`, `TIDEGATE_WORKER_DOCKER_HOST`, `TIDEGATE_WORKER_DATA`, `TIDEGATE_WORKER_METRICS_LISTEN`,
+///   `TIDEGATE_WORKER_MAX_CONCURRENT_JOBS`, `TIDEGATE_WORKER_SHUTDOWN_SECONDS`: the process
+/// - `TIDEGATE_WORKER_MIN_FREE_DISK_BYTES`, `TIDEGATE_WORKER_KEEP_IMAGES`, `TIDEGATE_WORKER_STABLE_SECONDS`,
+///   `TIDEGATE_WORKER_CONTAINER_PREFIX`: how it deploys
+/// - `TIDEGATE_WORKER_ALLOWED_BIND_MOUNTS`, `TIDEGATE_WORKER_ALLOW_PRIVILEGED`, `TIDEGATE_WORKER_ALLOW_HOST_NETWORK`,
+///   `TIDEGATE_WORKER_ALLOW_DOCKER_SOCKET`, `TIDEGATE_WORKER_ALLOWED_CAPABILITIES`,
+///   `TIDEGATE_WORKER_ALLOWED_LOG_DRIVERS`: what containers may have
+pub const WORKER: &str = "TIDEGATE_WORKER_";
+/// `tracing` filter, for example `info,tidegate=debug`. Default `info`. All. Whatever it says, the worker and the local
+/// stack keep `bollard`, `hyper`, `h2`, `rustls` and `aws_*` at `info`: below that they would log what requests hold.
 pub const LOG: &str = "TIDEGATE_LOG";
 
 /// All that is missing or wrong in the environment, told at once.

@@ -158,14 +158,18 @@ impl Sealer {
         place: Place<'_>,
         plain: &[u8],
     ) -> Result<String> {
+        Ok(self.job_key(tenant, host).await?.seal(tenant, host, place, plain))
+    }
+
+    /// The key that this host can unwrap: also for what it answers, which it seals under the key that it was asked with.
+    pub(crate) async fn job_key(&self, tenant: &TenantId, host: &HostName) -> Result<JobKey> {
         let slot = Slot::Job(tenant.clone(), host.clone());
-        let cached = if let Some(cached) = self.cached(&slot) {
-            cached
-        } else {
-            let (key, wrapped) = self.generate(&job_context(tenant, host)).await?;
-            self.remember(slot, URL_SAFE_NO_PAD.encode(wrapped), key)
-        };
-        Ok(encrypt("j1", &cached.name, &cached.key, &aad("j1", tenant, host.as_str(), place, &cached.name), plain))
+        if let Some(Cached { name, key, .. }) = self.cached(&slot) {
+            return Ok(JobKey { wrapped: name, key });
+        }
+        let (key, wrapped) = self.generate(&job_context(tenant, host)).await?;
+        let Cached { name, key, .. } = self.remember(slot, URL_SAFE_NO_PAD.encode(wrapped), key);
+        Ok(JobKey { wrapped: name, key })
     }
 
     async fn current(&self, table: &Table, tenant: &TenantId, purpose: Purpose) -> Result<Cached> {
@@ -232,6 +236,31 @@ impl Sealer {
     }
 }
 
+/// A data key that one host can unwrap.
+#[derive(Debug)]
+pub(crate) struct JobKey {
+    wrapped: String,
+    key: Arc<DataKey>,
+}
+
+impl JobKey {
+    pub(crate) fn seal(&self, tenant: &TenantId, host: &HostName, place: Place<'_>, plain: &[u8]) -> String {
+        encrypt("j1", &self.wrapped, &self.key, &aad("j1", tenant, host.as_str(), place, &self.wrapped), plain)
+    }
+
+    /// # Errors
+    /// [`StoreError::Corrupt`] if it was sealed with another key, or for another place.
+    pub(crate) fn open(
+        &self,
+        tenant: &TenantId,
+        host: &HostName,
+        place: Place<'_>,
+        sealed: &str,
+    ) -> Result<Secret<Vec<u8>>> {
+        decrypt(sealed, &self.key, &aad("j1", tenant, host.as_str(), place, name_of(sealed, "j1")?))
+    }
+}
+
 /// Opens what was sealed for one host; all that a worker can do with KMS.
 #[derive(Debug, Clone)]
 pub struct JobOpener {
@@ -251,6 +280,11 @@ impl JobOpener {
         place: Place<'_>,
         sealed: &str,
     ) -> Result<Secret<Vec<u8>>> {
+        self.key_of(tenant, host, sealed).await?.open(tenant, host, place, sealed)
+    }
+
+    /// The key that something was sealed for this host with.
+    pub(crate) async fn key_of(&self, tenant: &TenantId, host: &HostName, sealed: &str) -> Result<JobKey> {
         let wrapped = name_of(sealed, "j1")?;
         let slot = Slot::Wrapped(wrapped.to_owned());
         let cached = {
@@ -266,7 +300,7 @@ impl JobOpener {
             self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, cached);
             key
         };
-        decrypt(sealed, &key, &aad("j1", tenant, host.as_str(), place, wrapped))
+        Ok(JobKey { wrapped: wrapped.to_owned(), key })
     }
 }
 

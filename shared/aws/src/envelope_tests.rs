@@ -48,3 +48,18 @@ fn any_changed_character_is_noticed() {
         assert!(decrypt(&changed, &key(1), &aad_of(PLACE)).is_err(), "{at} of {sealed}");
     }
 }
+
+#[test]
+fn an_answer_is_no_order_and_opens_for_no_other_task() {
+    let (tenant, host) = (tenant("a"), HostName::parse("web-1").unwrap());
+    let key = |byte| JobKey { wrapped: "w1".to_owned(), key: Arc::new(key(byte)) };
+    let (order, answer) = (crate::tasks::order_place("t1"), crate::tasks::answer_place("t1"));
+    let sealed = key(1).seal(&tenant, &host, answer, b"lines");
+    assert_eq!(key(1).open(&tenant, &host, answer, &sealed).unwrap().expose(), b"lines");
+    assert!(key(2).open(&tenant, &host, answer, &sealed).is_err());
+    assert!(key(1).open(&tenant, &host, order, &sealed).is_err());
+    assert!(key(1).open(&tenant, &host, crate::tasks::answer_place("t2"), &sealed).is_err());
+    assert!(key(1).open(&tenant, &HostName::parse("web-2").unwrap(), answer, &sealed).is_err());
+    let renamed = sealed.replacen("w1", "w2", 1);
+    assert!(key(1).open(&tenant, &host, answer, &renamed).is_err());
+}

@@ -1,28 +1,30 @@
 //! Folding: what a host says of its assignment becomes part of the deployment, and what follows from it happens in the
 //! same transaction. Every pass reads anew and can be run any number of times.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use tidegate_domain::{
-    assignment::AssignmentState,
-    deployment::{Deployment, Effect, Event, Status, TargetState, needs_an_alarm},
+    assignment::{AssignmentState, ErrorCode, TargetError},
+    deployment::{Deployment, Event, TargetState, needs_an_alarm},
     id::{ApplicationId, HostName, TenantId},
 };
 
 use crate::{
-    applications::{ApplicationState, HostRelease, Release},
+    application_state::ApplicationState,
     assignments::StoredAssignment,
-    audit::{self, AuditEvent},
-    deployments::{Part, StoredDeployment, assigned},
+    deployments::{Part, StoredDeployment},
     error::{Result, StoreError},
     keys,
-    queues::{Report, WakeUp},
+    queues::Report,
     store::Store,
-    table::{Cancelled, patience, pause},
-    write::{Write, delete},
+    table::{patience, pause},
+    transition::{About, Transition},
+    write::delete,
 };
 
 impl Store {
-    /// Takes over what the host has written into its assignment, then makes sure that the application's active deployment
+    /// Takes over what a host says of its assignment, and makes sure that the application's active deployment
     /// has its assignments.
     ///
     /// A crash anywhere leaves the report in its queue, which brings it here again.
@@ -39,8 +41,18 @@ impl Store {
                 Err(other) => return Err(other),
             };
             let application = stored.deployment.application_id;
-            let assignment = self.assignment(&report.tenant, &report.host, report.deployment_id).await?;
-            let Some(assignment) = assignment else { break application };
+            let assignment = match self.assignment(&report.tenant, &report.host, report.deployment_id).await {
+                Ok(Some(assignment)) => assignment,
+                Ok(None) => break application,
+                Err(StoreError::Corrupt { .. }) => {
+                    if self.end_without_word(&report.tenant, &report.host, stored, now).await? {
+                        break application;
+                    }
+                    pause(&mut attempt, until).await?;
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
             if self.fold_once(report, stored, &assignment, now).await? {
                 break application;
             }
@@ -57,90 +69,78 @@ impl Store {
         assignment: &StoredAssignment,
         now: Timestamp,
     ) -> Result<bool> {
-        let tenant = &report.tenant;
-        let Some(event) = event_of(report.host.clone(), assignment) else { return Ok(true) };
-        let finished = matches!(event, Event::HostFinished { .. });
-        let (deployment, effects) = stored
-            .deployment
-            .clone()
-            .step(event, now)
-            .map_err(|e| StoreError::Corrupt { what: "deployment", source: e.into() })?;
-        if deployment == stored.deployment && !finished {
-            return Ok(true);
-        }
-        let mut writes = vec![self.deployment_write(Part::Deployment, tenant, &deployment, Some(stored.revision))?];
-        if finished {
-            writes.push(self.assignment_removal(Part::Deployment, tenant, &report.host, assignment));
-            writes.extend(self.state_after(tenant, &report.host, &deployment, &effects, now).await?);
-        }
-        let hosts = assigned(&effects);
-        if !hosts.is_empty() {
-            writes.extend(self.wave_writes(tenant, &deployment, &hosts).await?);
-        }
-        match self.table.transact(writes).await {
-            Ok(()) => {}
-            Err(Cancelled::Conditions(_)) => return Ok(false),
-            Err(Cancelled::Store(error)) => return Err(error),
-        }
-        if let AssignmentState::Finished { outcome } = &assignment.state
-            && needs_an_alarm(outcome)
-        {
-            tracing::error!(deployment.id = %deployment.id, host.name = %report.host, alarm = "restore-failed",
+        let (tenant, host) = (&report.tenant, &report.host);
+        let Some(event) = event_of(host.clone(), assignment, now) else { return Ok(true) };
+        let AssignmentState::Finished { outcome } = &assignment.state else {
+            let about = About { state: None, host: None, actor: "" };
+            let begun = stored.deployment.clone();
+            let transition = self.transition(tenant, &stored, event, about, now).await?;
+            return Ok(transition.deployment == begun || self.commit(tenant, transition).await?.is_some());
+        };
+        let folded = self.end_of_host(tenant, host, stored, assignment, event, now).await?;
+        if folded && needs_an_alarm(outcome) {
+            tracing::error!(deployment.id = %report.deployment_id, host.name = %host, alarm = "restore-failed",
                 "an old version could not be brought back");
         }
-        self.wake(tenant, &hosts, &WakeUp { deployment_id: deployment.id, request_id: None }).await;
-        Ok(true)
+        Ok(folded)
     }
 
-    /// What a host's end means for the application: what runs there, and at the deployment's end, whose turn it is.
-    async fn state_after(
+    /// Removes the assignment, and takes the end of the host's part over. `false`: something changed meanwhile.
+    pub(crate) async fn end_of_host(
         &self,
         tenant: &TenantId,
         host: &HostName,
-        deployment: &Deployment,
-        effects: &[Effect],
+        stored: StoredDeployment,
+        assignment: &StoredAssignment,
+        event: Event,
         now: Timestamp,
-    ) -> Result<Vec<Write<Part>>> {
-        let application = deployment.application_id;
-        let state = self.application_state(tenant, application).await?;
-        let was = state.revision;
-        let mut next = state.advanced();
-        remember_host(&mut next, host, deployment);
-        let mut writes = Vec::new();
-        for effect in effects {
-            match effect {
-                Effect::Assign { .. } => {}
-                Effect::Release { version, digest } => {
-                    next.release = Some(Release {
-                        deployment_id: deployment.id,
-                        version: version.clone(),
-                        digest: digest.clone(),
-                        at: now,
-                    });
-                }
-                Effect::Finish => {
-                    if next.active == Some(deployment.id) {
-                        next.active = if next.queued.is_empty() { None } else { Some(next.queued.remove(0)) };
-                    }
-                    writes.push(self.free_slot_write(Part::Other, tenant, deployment.id));
-                    writes.push(delete(Part::Other, &keys::live(tenant, deployment.id), &self.table, None));
-                    if deployment.status != Status::Succeeded {
-                        // Only what succeeded can be returned to; secrets that nothing needs are not kept.
-                        writes.push(delete(Part::Other, &keys::snapshot(tenant, deployment.id), &self.table, None));
-                    }
-                    let event = AuditEvent {
-                        actor: format!("host {host}"),
-                        action: format!("deployment.{}", deployment.status.name()),
-                        subject: format!("deployment/{}", deployment.id),
-                        source_ip: None,
-                        request_id: None,
-                    };
-                    writes.push(audit::write(Part::Other, tenant, &event, now, &self.table)?);
-                }
-            }
+    ) -> Result<bool> {
+        let mut transition = self.host_transition(tenant, host, stored, event, now).await?;
+        transition.writes.push(self.assignment_removal(Part::Assignment, tenant, host, assignment));
+        Ok(self.commit(tenant, transition).await?.is_some())
+    }
+
+    /// Ends the part of a host whose assignment is not there any more, or cannot be read: only the host itself, or a later
+    /// version of this, writes such a thing, and it must not hold up the others for ever. `false`: something changed
+    /// meanwhile.
+    pub(crate) async fn end_without_word(
+        &self,
+        tenant: &TenantId,
+        host: &HostName,
+        stored: StoredDeployment,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let id = stored.deployment.id;
+        let Some(target) = stored.deployment.targets.iter().find(|t| t.host == *host && t.state.is_open()) else {
+            return Ok(true);
+        };
+        tracing::error!(deployment.id = %id, host.name = %host, alarm = "bad-assignment", "a host's work order is gone, or cannot be read");
+        let error = TargetError::new(
+            ErrorCode::BadAssignment,
+            "the host's record of its work order is gone, or cannot be read",
+            "see that the worker is not newer than the functions; what the host runs shows in the application's status",
+        );
+        let event = Event::HostUnreachable { host: host.clone(), epoch: target.epoch.next(), error };
+        let mut transition = self.host_transition(tenant, host, stored, event, now).await?;
+        transition.writes.push(delete(Part::Assignment, &keys::assignment(tenant, host, id), &self.table, None));
+        Ok(self.commit(tenant, transition).await?.is_some())
+    }
+
+    async fn host_transition(
+        &self,
+        tenant: &TenantId,
+        host: &HostName,
+        mut stored: StoredDeployment,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<Transition> {
+        let state = self.application_state(tenant, stored.deployment.application_id).await?;
+        if stored.deployment.targets.iter().any(|t| t.state == TargetState::Waiting) {
+            stored.deployment.skip_drained(&self.drained(tenant).await?, now);
         }
-        writes.push(self.state_write(Part::State, tenant, application, was, &next)?);
-        Ok(writes)
+        let actor = format!("host {host}");
+        let about = About { state: Some(&state), host: Some(host), actor: &actor };
+        self.transition(tenant, &stored, event, about, now).await
     }
 
     /// Gives the application's active deployment its first assignments, if it has none. Level-triggered: run after every
@@ -155,77 +155,52 @@ impl Store {
                 Err(other) => return Err(other),
             };
             let Some(active) = state.active else { return Ok(false) };
-            let stored = self.deployment(tenant, active).await?;
-            let (deployment, effects) = stored
-                .deployment
-                .step(Event::Activated, now)
-                .map_err(|e| StoreError::Corrupt { what: "deployment", source: e.into() })?;
-            let hosts = assigned(&effects);
-            if hosts.is_empty() {
+            let mut stored = self.deployment(tenant, active).await?;
+            if !stored.deployment.is_unassigned() || stored.deployment.status.is_final() {
                 return Ok(false);
             }
-            let mut writes =
-                vec![self.deployment_write(Part::Deployment, tenant, &deployment, Some(stored.revision))?];
-            writes.extend(self.wave_writes(tenant, &deployment, &hosts).await?);
-            match self.table.transact(writes).await {
-                Ok(()) => {
-                    self.wake(tenant, &hosts, &WakeUp { deployment_id: deployment.id, request_id: None }).await;
-                    return Ok(true);
-                }
-                Err(Cancelled::Store(error)) => return Err(error),
-                Err(Cancelled::Conditions(_)) => pause(&mut attempt, until).await?,
+            stored.deployment.skip_drained(&self.drained(tenant).await?, now);
+            state.tell_what_runs(&mut stored.deployment);
+            match self.launch_once(tenant, &state, &stored, now).await? {
+                // All its hosts are being drained, and it is the next one's turn.
+                Some(launched) if launched.status.is_final() => {}
+                Some(_) => return Ok(true),
+                None => pause(&mut attempt, until).await?,
             }
         }
     }
 
-    async fn wave_writes(
+    async fn launch_once(
         &self,
         tenant: &TenantId,
-        deployment: &Deployment,
-        hosts: &[HostName],
-    ) -> Result<Vec<Write<Part>>> {
-        let mut job = self.open_snapshot(tenant, deployment.id).await?;
-        job.digest.clone_from(&deployment.digest);
-        let mut writes = Vec::new();
-        for host in hosts {
-            writes.push(self.assignment_write(Part::Other, tenant, host, &job).await?);
-        }
-        Ok(writes)
+        state: &ApplicationState,
+        stored: &StoredDeployment,
+        now: Timestamp,
+    ) -> Result<Option<Deployment>> {
+        let about = About { state: Some(state), host: None, actor: "tidegate" };
+        let transition = self.transition(tenant, stored, Event::Activated, about, now).await?;
+        self.commit(tenant, transition).await
     }
 }
 
-fn event_of(host: HostName, assignment: &StoredAssignment) -> Option<Event> {
+impl Store {
+    async fn drained(&self, tenant: &TenantId) -> Result<BTreeSet<HostName>> {
+        Ok(self.hosts(tenant).await?.into_iter().filter(|host| host.settings.drain).map(|host| host.name).collect())
+    }
+}
+
+fn event_of(host: HostName, assignment: &StoredAssignment, now: Timestamp) -> Option<Event> {
     match &assignment.state {
         AssignmentState::Queued => None,
         AssignmentState::Running { .. } => assignment.started_at.map(|at| Event::HostStarted { host, at }),
         AssignmentState::Finished { outcome } => Some(Event::HostFinished {
             host,
+            epoch: assignment.epoch,
             started_at: assignment.started_at,
-            completed_at: assignment.completed_at.or(assignment.started_at)?,
-            progress: assignment.progress.clone(),
-            outcome: outcome.clone(),
+            // Without a time of the host's own it has ended all the same.
+            completed_at: assignment.completed_at.or(assignment.started_at).unwrap_or(now),
+            progress: assignment.progress.clone().bounded(),
+            outcome: outcome.clone().bounded(),
         }),
-    }
-}
-
-fn remember_host(state: &mut ApplicationState, host: &HostName, deployment: &Deployment) {
-    use tidegate_domain::assignment::Running;
-    let Some(target) = deployment.targets.iter().find(|t| t.host == *host) else { return };
-    match &target.state {
-        TargetState::Succeeded => {
-            if let (Some(version), Some(digest)) = (&deployment.version, &deployment.digest) {
-                let release = HostRelease { version: version.clone(), digest: digest.clone() };
-                state.hosts.insert(host.clone(), release);
-            }
-        }
-        TargetState::Failed { running: Running::None, .. } => {
-            state.hosts.remove(host);
-        }
-        TargetState::Failed { .. }
-        | TargetState::RolledBack { .. }
-        | TargetState::Waiting
-        | TargetState::Assigned
-        | TargetState::Running
-        | TargetState::Skipped => {}
     }
 }

@@ -1,8 +1,11 @@
 //! All that a worker can do with AWS: look into its own host's partition, change its own assignments, open what was sealed
 //! for its host, receive from its own queue, report. `infra/host.yaml` grants exactly this.
 
-use std::time::Duration;
+mod tasks;
 
+use std::{fmt::Write as _, time::Duration};
+
+use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use tidegate_domain::{
     assignment::{AssignmentState, LEASE, Outcome, Progress},
@@ -18,9 +21,11 @@ use crate::{
     hosts::Heartbeat,
     keys::{self, Key},
     queues::{Queue, Received, Report},
-    table::{Table, number, record, sort_key, text},
+    table::{Item, Table, number, text},
     write::Expression,
 };
+
+pub use tasks::Work;
 
 /// Names of the things in AWS that one host may touch.
 #[derive(Debug, Clone)]
@@ -47,6 +52,17 @@ pub struct HostSide {
 #[error("the assignment is no longer this process's")]
 pub struct Lost;
 
+/// Why work that has not come to the switch must not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Interrupted {
+    /// See [`Lost`].
+    #[error("the assignment is no longer this process's")]
+    Lost,
+    /// A person has called it off. The assignment is still this process's, to be finished as `cancelled`.
+    #[error("the deployment was called off")]
+    Cancelled,
+}
+
 impl HostSide {
     pub fn new(clients: &Clients, config: HostConfig) -> Self {
         Self {
@@ -67,25 +83,9 @@ impl HostSide {
         &self.host
     }
 
-    /// Every assignment that is not folded, oldest first. One that cannot be read (a later version may have written it) is
-    /// logged and left out: it must not hold up the others.
+    /// Every assignment that is not folded, oldest first.
     pub async fn assignments(&self) -> Result<Vec<StoredAssignment>> {
-        let items = self.table.all(&keys::host_partition(&self.tenant, &self.host), keys::ASSIGNMENTS).await?;
-        let mut assignments = Vec::new();
-        for item in items {
-            let name = sort_key(&item).unwrap_or_default().to_owned();
-            match record(item, "assignment") {
-                Ok(assignment) => assignments.push(assignment),
-                Err(error) => {
-                    tracing::error!(
-                        item = name,
-                        error = &error as &dyn std::error::Error,
-                        "an assignment cannot be read"
-                    );
-                }
-            }
-        }
-        Ok(assignments)
+        Ok(self.look().await?.assignments)
     }
 
     /// The job of an assignment.
@@ -96,7 +96,9 @@ impl HostSide {
         let deployment = assignment.deployment_id.to_string();
         let place = job_place(&deployment, assignment.sealed_epoch);
         let plain = self.opener.open(&self.tenant, &self.host, place, &assignment.sealed_job).await?;
-        serde_json::from_slice(plain.expose()).map_err(|e| StoreError::Corrupt { what: "job", source: e.into() })
+        // The parser's own words may repeat a value.
+        let place = |e: serde_json::Error| format!("{:?} at byte {}", e.classify(), e.column());
+        serde_json::from_slice(plain.expose()).map_err(|e| StoreError::Corrupt { what: "job", source: place(e).into() })
     }
 
     /// Takes the assignment as it was read, with the next epoch and a lease. `Ok(Err(Lost))`: it has changed meanwhile.
@@ -125,21 +127,60 @@ impl HostSide {
         self.change(assignment.deployment_id, change, condition).await
     }
 
-    /// Keeps the lease until `until` and tells the progress.
+    /// Before the switch: keeps the lease until `until`, tells the progress, and hears whether it was called off.
     pub async fn renew(
         &self,
         id: DeploymentId,
         epoch: Epoch,
         until: Timestamp,
         progress: &Progress,
-    ) -> Result<Result<(), Lost>> {
-        let change = Expression::new("SET leaseUntil = :lease, progress = :progress")
-            .value(":lease", text(until.to_string()))
-            .value(":progress", progress_value(progress)?);
-        self.change(id, change, held(epoch)).await
+    ) -> Result<Result<(), Interrupted>> {
+        self.unless_cancelled(id, epoch, lease(until, progress)?).await
     }
 
-    /// Gives it back, for an attempt not before `next_attempt_at`.
+    /// Right before the switch: the lease lasts until `until`, and from now on nobody can call it off.
+    pub async fn prove(
+        &self,
+        id: DeploymentId,
+        epoch: Epoch,
+        until: Timestamp,
+        progress: &Progress,
+    ) -> Result<Result<(), Interrupted>> {
+        let mut change = lease(until, progress)?;
+        change.text.push_str(", switching = :yes");
+        self.unless_cancelled(id, epoch, change.value(":yes", AttributeValue::Bool(true))).await
+    }
+
+    /// After [`HostSide::prove`]: keeps the lease until `until` and tells the progress.
+    pub async fn keep(
+        &self,
+        id: DeploymentId,
+        epoch: Epoch,
+        until: Timestamp,
+        progress: &Progress,
+    ) -> Result<Result<(), Lost>> {
+        self.change(id, lease(until, progress)?, held(epoch)).await
+    }
+
+    async fn unless_cancelled(
+        &self,
+        id: DeploymentId,
+        epoch: Epoch,
+        change: Expression,
+    ) -> Result<Result<(), Interrupted>> {
+        let mut condition = held(epoch);
+        condition.text.push_str(" AND cancelRequested = :no");
+        let condition = condition.value(":no", AttributeValue::Bool(false));
+        match self.change(id, change, condition).await? {
+            Ok(()) => Ok(Ok(())),
+            // One of the two; who looks closer reads the whole assignment, which is rarely needed.
+            Err(Lost) if self.holds(id, epoch).await? => Ok(Err(Interrupted::Cancelled)),
+            Err(Lost) => Ok(Err(Interrupted::Lost)),
+        }
+    }
+
+    /// Gives it back. With `next_attempt_at` nothing of it was done, and it can be called off until it is begun anew; without,
+    /// another process goes on at once, perhaps with a bake time, which cannot be called off.
     pub async fn hand_back(
         &self,
         id: DeploymentId,
@@ -147,12 +188,12 @@ impl HostSide {
         next_attempt_at: Option<Timestamp>,
         attempts: u32,
     ) -> Result<Result<(), Lost>> {
+        let always = "SET #status = :queued, attempts = :attempts";
         let change = match next_attempt_at {
-            Some(at) => {
-                Expression::new("SET #status = :queued, attempts = :attempts, nextAttemptAt = :next REMOVE leaseUntil")
-                    .value(":next", text(at.to_string()))
-            }
-            None => Expression::new("SET #status = :queued, attempts = :attempts REMOVE leaseUntil, nextAttemptAt"),
+            Some(at) => Expression::new(&format!("{always}, switching = :no, nextAttemptAt = :next REMOVE leaseUntil"))
+                .value(":next", text(at.to_string()))
+                .value(":no", AttributeValue::Bool(false)),
+            None => Expression::new(&format!("{always} REMOVE leaseUntil, nextAttemptAt")),
         };
         let change =
             change.name("#status", "status").value(":queued", text("queued")).value(":attempts", number(attempts));
@@ -186,6 +227,11 @@ impl HostSide {
         self.reports.send(&report).await
     }
 
+    /// Whether the host's queue answers, without taking anything off it.
+    pub async fn check_queue(&self) -> Result<()> {
+        self.queue.check().await
+    }
+
     /// Waits up to `wait` for a wake-up.
     pub async fn wake_ups(&self, wait: Duration) -> Result<Vec<Received>> {
         self.queue.receive(wait).await
@@ -195,14 +241,17 @@ impl HostSide {
         self.queue.delete(message).await
     }
 
+    /// Replaces what was said before: one write of one item.
     pub async fn beat(&self, heartbeat: &Heartbeat) -> Result<()> {
+        let said: Item = serde_dynamo::to_item(heartbeat).map_err(StoreError::corrupt("heartbeat"))?;
+        let mut change = Expression::default();
+        // An update, as the host's role allows no put; names as placeholders, as some are words of the language.
+        for (index, (name, value)) in said.into_iter().enumerate() {
+            let separator = if index == 0 { "SET" } else { "," };
+            write!(change.text, "{separator} #f{index} = :f{index}").expect("writing to a string does not fail");
+            change = change.name(&format!("#f{index}"), &name).value(&format!(":f{index}"), value);
+        }
         let key = keys::heartbeat(&self.tenant, &self.host);
-        let engine = heartbeat.engine_version.as_deref();
-        let change = Expression::new("SET #at = :at, workerVersion = :worker, engineVersion = :engine")
-            .name("#at", "at")
-            .value(":at", text(heartbeat.at.to_string()))
-            .value(":worker", text(&heartbeat.worker_version))
-            .value(":engine", engine.map_or(aws_sdk_dynamodb::types::AttributeValue::Null(true), text));
         self.table.update(&key, change, Expression::default()).await.map(|_| ())
     }
 
@@ -222,6 +271,12 @@ impl HostSide {
     }
 }
 
+fn lease(until: Timestamp, progress: &Progress) -> Result<Expression> {
+    Ok(Expression::new("SET leaseUntil = :lease, progress = :progress")
+        .value(":lease", text(until.to_string()))
+        .value(":progress", progress_value(progress)?))
+}
+
 fn held(epoch: Epoch) -> Expression {
     Expression::new("#epoch = :held AND #status = :running")
         .name("#epoch", "epoch")
@@ -230,6 +285,6 @@ fn held(epoch: Epoch) -> Expression {
         .value(":running", text("running"))
 }
 
-fn progress_value(progress: &Progress) -> Result<aws_sdk_dynamodb::types::AttributeValue> {
+fn progress_value(progress: &Progress) -> Result<AttributeValue> {
     serde_dynamo::to_attribute_value(progress).map_err(StoreError::corrupt("progress"))
 }

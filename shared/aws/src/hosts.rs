@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tidegate_domain::id::{HostName, Revision, TenantId};
+use tidegate_domain::{
+    application::Application,
+    host::{self, Candidate, ContainerReport, Expected, HostFacts, Known, Sight, Standing},
+    id::{ApplicationId, HostName, Revision, TenantId},
+};
 
 use crate::{
+    application_state::ApplicationState,
     audit::{self, AuditEvent},
     catalogue::{Part, explain},
     error::{Result, StoreError},
@@ -21,20 +26,87 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 pub struct RegisteredHost {
     pub name: HostName,
-    pub labels: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub settings: HostSettings,
     pub revision: Revision,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
-/// What a worker said last.
+/// What an administrator says of a machine.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostSettings {
+    pub labels: BTreeMap<String, String>,
+    /// It gets no new deployments; what runs there stays.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+impl RegisteredHost {
+    pub fn candidate(&self) -> Candidate<'_> {
+        Candidate { name: &self.name, labels: &self.settings.labels, drain: self.settings.drain }
+    }
+}
+
+/// What a worker said last. Fields that an older worker does not send are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
+    /// By the host's clock, before the worker looked at anything.
     pub at: Timestamp,
     pub worker_version: String,
     /// Docker's version; none while Docker does not answer.
     pub engine_version: Option<String>,
+    #[serde(default)]
+    pub engine_api_version: Option<String>,
+    /// As last known, if Docker does not answer; none if it has not yet since the worker started.
+    #[serde(default)]
+    pub facts: Option<HostFacts>,
+    /// Ours; none while Docker does not answer.
+    #[serde(default)]
+    pub containers: Option<Vec<ContainerReport>>,
+    /// So many more there are, for which there was no room.
+    #[serde(default)]
+    pub containers_left_out: usize,
+}
+
+impl Heartbeat {
+    fn sight(&self) -> Sight<'_> {
+        Sight { at: self.at, containers: self.containers.as_deref(), cut: self.containers_left_out > 0 }
+    }
+}
+
+/// A host, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+pub struct HostSight<'a> {
+    pub name: &'a HostName,
+    /// None: it is registered no more.
+    pub registered: Option<&'a RegisteredHost>,
+    pub heartbeat: Option<&'a Heartbeat>,
+}
+
+/// How an application stands on a host; none if nothing was left there and nothing is seen.
+pub fn standing(
+    id: ApplicationId,
+    application: &Application,
+    state: &ApplicationState,
+    host: HostSight<'_>,
+    now: Timestamp,
+) -> Option<Standing> {
+    let left = state.hosts.get(host.name);
+    let known = Known {
+        application: id,
+        expected: left.map(|left| Expected {
+            release: left.runs.release,
+            digest: &left.runs.digest,
+            stopped: left.stopped,
+        }),
+        chosen: host.registered.is_some_and(|host| application.hosts.takes_in(host.candidate())),
+        changing: state.active.is_some(),
+        worked_at: left.map(|left| left.at).or_else(|| state.left.get(host.name).copied()),
+    };
+    host::standing(&known, host.heartbeat.map(Heartbeat::sight).as_ref(), now)
 }
 
 impl Store {
@@ -47,18 +119,34 @@ impl Store {
         self.table.read(&keys::host(tenant, name), "host").await?.ok_or(StoreError::Missing)
     }
 
-    /// By host, of those that have ever been heard of.
+    /// By host, of those that have ever been heard of. One that cannot be read is logged and left out: what one host has
+    /// written must not hide the others.
     pub async fn heartbeats(&self, tenant: &TenantId, hosts: &[HostName]) -> Result<BTreeMap<HostName, Heartbeat>> {
         let keys: Vec<Key> = hosts.iter().map(|host| keys::heartbeat(tenant, host)).collect();
         let by_pk: BTreeMap<&str, &HostName> = keys.iter().map(|k| k.pk.as_str()).zip(hosts).collect();
         let mut heartbeats = BTreeMap::new();
         for item in self.table.batch_get(&keys).await? {
             let host = item.get("pk").and_then(|v| v.as_s().ok()).and_then(|pk| by_pk.get(pk.as_str())).copied();
-            if let Some(host) = host {
-                heartbeats.insert(host.clone(), record(item, "heartbeat")?);
+            let Some(host) = host else { continue };
+            match record(item, "heartbeat") {
+                Ok(heartbeat) => {
+                    heartbeats.insert(host.clone(), heartbeat);
+                }
+                Err(error) => {
+                    tracing::warn!(host.name = %host, error = &error as &dyn std::error::Error, "a heartbeat cannot be read");
+                }
             }
         }
         Ok(heartbeats)
+    }
+
+    /// How many assignments each host has that are not folded.
+    pub async fn open_counts(&self, tenant: &TenantId, hosts: &[HostName]) -> Result<BTreeMap<HostName, usize>> {
+        let counts = hosts.iter().map(async |host| {
+            let open = self.table.count(&keys::host_partition(tenant, host), keys::ASSIGNMENTS).await?;
+            Ok::<_, StoreError>((host.clone(), open))
+        });
+        Ok(futures_util::future::try_join_all(counts).await?.into_iter().collect())
     }
 
     /// Registers a host, or changes a registered one that is still as `old`.
@@ -67,13 +155,13 @@ impl Store {
         tenant: &TenantId,
         old: Option<&RegisteredHost>,
         name: &HostName,
-        labels: BTreeMap<String, String>,
+        settings: HostSettings,
         now: Timestamp,
         event: &AuditEvent,
     ) -> Result<RegisteredHost> {
         let new = RegisteredHost {
             name: name.clone(),
-            labels,
+            settings,
             revision: Revision(old.map_or(1, |o| o.revision.0 + 1)),
             created_at: old.map_or(now, |o| o.created_at),
             updated_at: now,

@@ -9,7 +9,7 @@ use crate::{
     error::{Result, StoreError},
     keys,
     store::Store,
-    table::{Item, item, number, record},
+    table::{Cancelled, Item, item, number, record},
     write::{Expression, Write, put},
 };
 
@@ -79,6 +79,21 @@ impl Store {
         let place = Place { kind: "answer", id: &key.key_sha256, version: 1 };
         let body = self.sealer.open_text(&self.table, tenant, Purpose::Replay, place, &record.sealed_answer).await?;
         Ok(Some(FirstAnswer { status: record.status, body }))
+    }
+
+    /// Keeps the answer to what can be done again without harm, and so needs no transaction. Another one's with the same key
+    /// stays.
+    pub async fn keep_first_answer(
+        &self,
+        tenant: &TenantId,
+        key: &IdempotencyKey,
+        answer: &FirstAnswer,
+        now: Timestamp,
+    ) -> Result<()> {
+        match self.table.transact(vec![self.keep_answer((), tenant, key, answer, now).await?]).await {
+            Ok(()) | Err(Cancelled::Conditions(_)) => Ok(()),
+            Err(Cancelled::Store(error)) => Err(error),
+        }
     }
 
     /// The write that keeps an answer, for the transaction that makes it true. Its condition fails if another request

@@ -2,6 +2,7 @@
 
 use tidegate_domain::{
     id::{ApplicationId, DeploymentId, HostName, SecretGroupId, TenantId},
+    task::TaskId,
     variable::{Scope, VariableKey},
 };
 
@@ -176,6 +177,19 @@ pub fn assignment(t: &TenantId, host: &HostName, id: DeploymentId) -> Key {
     key(host_partition(t, host), format!("{ASSIGNMENTS}{id}"))
 }
 
+/// Prefix of what a host is asked for beside deployments, oldest first. It stands right before [`ASSIGNMENTS`], so that
+/// one query reads both.
+pub const TASKS: &str = "ASK#";
+
+pub fn task(t: &TenantId, host: &HostName, id: TaskId) -> Key {
+    key(host_partition(t, host), format!("{TASKS}{id}"))
+}
+
+/// What [`task`] put into the sort key.
+pub fn parse_task(sk: &str) -> Option<TaskId> {
+    TaskId::parse(sk.strip_prefix(TASKS)?).ok()
+}
+
 /// A wrapped data key.
 pub fn data_key(t: &TenantId, id: &str) -> Key {
     key(tenant(t, &format!("DATA_KEY#{id}")), "DATA_KEY")
@@ -198,6 +212,19 @@ pub fn audit(t: &TenantId, day: &str, id: &str) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tasks_stand_right_before_assignments() {
+        let (tenant, host) = (TenantId::parse("acme").unwrap(), HostName::parse("web-1").unwrap());
+        let id = TaskId::new(jiff::Timestamp::UNIX_EPOCH, [255; 10]);
+        let task = task(&tenant, &host, id);
+        let assignment = assignment(&tenant, &host, DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, [0; 10]));
+        let heartbeat = heartbeat(&tenant, &host);
+        assert_eq!(task.pk, assignment.pk);
+        assert!(task.sk < assignment.sk && assignment.sk < heartbeat.sk);
+        assert_eq!(parse_task(&task.sk), Some(id));
+        assert_eq!(parse_task(&assignment.sk), None);
+    }
 
     #[test]
     fn a_live_deployment_is_read_back_from_its_sort_key() {

@@ -1,8 +1,12 @@
 //! The only crate that names `aws_sdk_*`: the table, the queues, the key service.
 
+pub mod admission;
+pub mod application_state;
 pub mod applications;
 pub mod assignments;
 pub mod audit;
+pub mod call_log;
+pub mod cancellation;
 pub mod catalogue;
 pub mod clients;
 pub mod clock;
@@ -21,9 +25,13 @@ pub mod meter;
 pub mod queues;
 pub mod random;
 pub mod registered;
+pub mod releases;
+mod snapshots;
 pub mod store;
 pub mod sweep;
 pub mod table;
+pub mod tasks;
+mod transition;
 pub mod users;
 pub mod variables;
 mod write;

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use tidegate_domain::{
-    id::SecretId,
+    id::{SecretId, TenantId},
     image::ImageName,
     job::Credentials,
     secret::Secret,
@@ -10,9 +10,10 @@ use tidegate_domain::{
 };
 
 use crate::{
-    applications::{ApplicationState, TokenGrant},
+    application_state::ApplicationState,
+    applications::TokenGrant,
     catalogue::Stored,
-    error::Result,
+    error::{Result, StoreError},
     hosts::RegisteredHost,
     idempotency::{FirstAnswer, IdempotencyKey},
     keys::{self, Kind},
@@ -101,10 +102,25 @@ impl Store {
         Ok(Configuration { layers, credentials, secrets })
     }
 
+    /// The credentials of the application's registry as they are now, if the image is that registry's.
+    pub(crate) async fn credentials_of(
+        &self,
+        tenant: &TenantId,
+        application: &Stored<RegisteredApplication>,
+        image: &ImageName,
+    ) -> Result<Option<Credentials>> {
+        let Some(id) = application.body.application.registry_id else { return Ok(None) };
+        match self.find::<Registry>(tenant, id.0).await {
+            Ok(registry) => self.credentials(tenant, &registry, image).await,
+            Err(StoreError::Missing) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
     /// The registry's credentials, if the image is that registry's: they never go to another server.
     async fn credentials(
         &self,
-        tenant: &tidegate_domain::id::TenantId,
+        tenant: &TenantId,
         registry: &Stored<Registry>,
         image: &ImageName,
     ) -> Result<Option<Credentials>> {

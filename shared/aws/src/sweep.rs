@@ -8,8 +8,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tidegate_domain::{
-    assignment::AssignmentState,
-    deployment::{Deployment, Target, TargetState},
+    assignment::{AssignmentState, ErrorCode, TargetError},
+    deployment::{Deployment, Event, Target, TargetState},
     id::{DeploymentId, HostName, Revision, TenantId},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     queues::{Report, WakeUp},
     random,
     store::Store,
-    table::{Cancelled, sort_key},
+    table::{Cancelled, patience, pause, sort_key},
     write::{Expression, check, delete},
 };
 
@@ -42,6 +42,10 @@ pub struct Swept {
     pub launched: usize,
     /// Hosts that were woken again.
     pub woken: usize,
+    /// Hosts that stayed away for too long, whose part was ended without them.
+    pub unreachable: usize,
+    /// Deployments that had lost their place to a later one, which nobody had recorded.
+    pub superseded: usize,
     /// Live deployments at which something could not be done; the next pass tries again.
     pub failed: usize,
 }
@@ -83,21 +87,22 @@ impl Store {
             Err(StoreError::Missing) => return self.not_live(tenant, id, None).await,
             Err(other) => return Err(other),
         };
-        if deployment.targets.iter().all(|target| target.state == TargetState::Waiting) {
-            return self.launch_if_active(tenant, &deployment, now, swept).await;
+        if deployment.is_unassigned() {
+            return self.repair_place(tenant, &deployment, now, swept).await;
         }
+        let open: Vec<_> = deployment.open_hosts().cloned().collect();
+        let heartbeats = self.heartbeats(tenant, &open).await?;
         let mut all = Ok(());
-        for target in &deployment.targets {
-            if matches!(target.state, TargetState::Assigned | TargetState::Running) {
-                // One host's trouble does not hold up the others; the first error is the one that is told.
-                all = all.and(self.repair_target(tenant, &deployment, target, now, swept).await);
-            }
+        for target in deployment.targets.iter().filter(|target| target.state.is_open()) {
+            let seen = heartbeats.get(&target.host).map(|heartbeat| heartbeat.at);
+            // One host's trouble does not hold up the others; the first error is the one that is told.
+            all = all.and(self.repair_target(tenant, &deployment, target, seen, now, swept).await);
         }
         all
     }
 
-    /// Without assignments: either it waits for its turn, or it has it and nobody has come to write them.
-    async fn launch_if_active(
+    /// Without assignments: it waits for its turn, or it has it and nobody has come to write them, or it has lost it.
+    async fn repair_place(
         &self,
         tenant: &TenantId,
         deployment: &Deployment,
@@ -105,7 +110,11 @@ impl Store {
         swept: &mut Swept,
     ) -> Result<()> {
         let application = deployment.application_id;
-        if self.application_state(tenant, application).await?.active != Some(deployment.id) {
+        let state = self.application_state(tenant, application).await?;
+        if state.active != Some(deployment.id) {
+            if !state.queued.contains(&deployment.id) && self.supersede_one(tenant, deployment.id, None, now).await? {
+                swept.superseded += 1;
+            }
             return Ok(());
         }
         if self.launch(tenant, application, now).await? {
@@ -120,12 +129,25 @@ impl Store {
         tenant: &TenantId,
         deployment: &Deployment,
         target: &Target,
+        seen: Option<Timestamp>,
         now: Timestamp,
         swept: &mut Swept,
     ) -> Result<()> {
         let host = &target.host;
-        // None: folded since the deployment was read.
-        let Some(assignment) = self.assignment(tenant, host, deployment.id).await? else { return Ok(()) };
+        let assignment = match self.assignment(tenant, host, deployment.id).await {
+            Ok(Some(assignment)) => assignment,
+            Ok(None) | Err(StoreError::Corrupt { .. }) => {
+                return self.repair_without_word(tenant, deployment.id, host, now, swept).await;
+            }
+            Err(other) => return Err(other),
+        };
+        let since = deployment.assigned_at(host).unwrap_or(deployment.created_at);
+        if assignment.assignment().is_abandoned(since, seen, now) {
+            if self.settle_unreachable(tenant, deployment.id, host, &assignment, seen, now).await? {
+                swept.unreachable += 1;
+            }
+            return Ok(());
+        }
         let unfolded = match &assignment.state {
             AssignmentState::Queued => {
                 if wants_waking(deployment, host, &assignment, now) {
@@ -135,6 +157,7 @@ impl Store {
                 }
                 false
             }
+            // A way back is not told as begun.
             AssignmentState::Running { .. } => target.state == TargetState::Assigned,
             AssignmentState::Finished { .. } => true,
         };
@@ -145,6 +168,63 @@ impl Store {
             swept.folded += 1;
         }
         Ok(())
+    }
+
+    /// Of a host whose assignment is not there, or cannot be read: mostly it was folded since the deployment was read.
+    async fn repair_without_word(
+        &self,
+        tenant: &TenantId,
+        id: DeploymentId,
+        host: &HostName,
+        now: Timestamp,
+        swept: &mut Swept,
+    ) -> Result<()> {
+        let stored = self.deployment(tenant, id).await?;
+        let is_open = stored.deployment.open_hosts().any(|open| open == host);
+        let is_readable = match self.assignment(tenant, host, id).await {
+            Ok(found) => found.is_some(),
+            Err(StoreError::Corrupt { .. }) => false,
+            Err(other) => return Err(other),
+        };
+        if !is_open || is_readable || !self.end_without_word(tenant, host, stored.clone(), now).await? {
+            return Ok(());
+        }
+        swept.unreachable += 1;
+        self.launch(tenant, stored.deployment.application_id, now).await.map(|_| ())
+    }
+
+    /// Ends a host's part without it; `false`: it has moved after all. Its assignment goes, so that whatever it still does with it counts no more: it shows as
+    /// drift when the host is back.
+    async fn settle_unreachable(
+        &self,
+        tenant: &TenantId,
+        id: DeploymentId,
+        host: &HostName,
+        assignment: &StoredAssignment,
+        seen: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let event = Event::HostUnreachable {
+            host: host.clone(),
+            epoch: assignment.epoch.next(),
+            error: unreachable(host, assignment, seen),
+        };
+        let until = patience();
+        let mut attempt = 0;
+        loop {
+            let stored = self.deployment(tenant, id).await?;
+            if self.end_of_host(tenant, host, stored, assignment, event.clone(), now).await? {
+                break;
+            }
+            if self.assignment(tenant, host, id).await?.as_ref() != Some(assignment) {
+                // It has moved after all.
+                return Ok(false);
+            }
+            pause(&mut attempt, until).await?;
+        }
+        tracing::error!(deployment.id = %id, host.name = %host, alarm = "host-unreachable", "its part was ended without it");
+        self.launch(tenant, assignment.application_id, now).await?;
+        Ok(true)
     }
 
     /// Takes it off the list, if it is still as it was read: ended with this revision, or not there.
@@ -165,6 +245,19 @@ impl Store {
             Err(Cancelled::Store(error)) => Err(error),
         }
     }
+}
+
+fn unreachable(host: &HostName, assignment: &StoredAssignment, seen: Option<Timestamp>) -> TargetError {
+    let heard = seen.map_or_else(|| "was never heard of".to_owned(), |at| format!("was last heard of at {at}"));
+    let begun = match assignment.started_at {
+        Some(at) => format!("began its part at {at} and has not ended it"),
+        None => "has not begun its part".to_owned(),
+    };
+    TargetError::new(
+        ErrorCode::Unreachable,
+        format!("the host {host} {heard}, and {begun}; what runs there is not known"),
+        "see whether the machine is up and its worker runs; what it runs shows in the application's status when it is back",
+    )
 }
 
 /// Whether a wake-up may be what a waiting assignment lacks.

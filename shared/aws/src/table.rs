@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::{
     },
     types::{
         AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, KeysAndAttributes,
-        ScalarAttributeType,
+        ScalarAttributeType, Select,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -186,9 +186,13 @@ impl Table {
 
     /// A whole partition, or the part of it whose sort keys begin with `prefix`.
     pub(crate) async fn all(&self, pk: &str, prefix: &str) -> Result<Vec<Item>> {
-        // The last code point that a sort key of ours can hold is far below this one.
-        let to = format!("{prefix}\u{ffff}");
+        let to = end_of(prefix);
         let (from, to) = if prefix.is_empty() { (None, None) } else { (Some(prefix), Some(to.as_str())) };
+        self.range(pk, from, to).await
+    }
+
+    /// The part of a partition between two sort keys, both of them included.
+    pub(crate) async fn range(&self, pk: &str, from: Option<&str>, to: Option<&str>) -> Result<Vec<Item>> {
         let mut items = Vec::new();
         let mut after: Option<String> = None;
         loop {
@@ -198,6 +202,58 @@ impl Table {
             after = page.next;
             if after.is_none() {
                 return Ok(items);
+            }
+        }
+    }
+
+    /// The sort keys of a partition that begin with `prefix`. The rest of the items is read, and not sent.
+    pub(crate) async fn sort_keys(&self, pk: &str, prefix: &str) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        let mut start = None;
+        loop {
+            let answer = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .consistent_read(true)
+                .projection_expression("pk, sk")
+                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                .expression_attribute_values(":pk", text(pk))
+                .expression_attribute_values(":prefix", text(prefix))
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(away(SERVICE))?;
+            keys.extend(answer.items.unwrap_or_default().iter().filter_map(sort_key).map(str::to_owned));
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    /// How many items of a partition have a sort key that begins with `prefix`. They are read, and not sent.
+    pub(crate) async fn count(&self, pk: &str, prefix: &str) -> Result<usize> {
+        let mut count = 0;
+        let mut start = None;
+        loop {
+            let answer = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .consistent_read(true)
+                .select(Select::Count)
+                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                .expression_attribute_values(":pk", text(pk))
+                .expression_attribute_values(":prefix", text(prefix))
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(away(SERVICE))?;
+            count += usize::try_from(answer.count).unwrap_or(0);
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(count);
             }
         }
     }
@@ -291,6 +347,11 @@ impl Table {
             pause(&mut attempt, until).await.map_err(Cancelled::Store)?;
         }
     }
+}
+
+/// After every sort key that begins with `prefix`: the last code point that one of ours can hold is far below this one.
+pub(crate) fn end_of(prefix: &str) -> String {
+    format!("{prefix}\u{ffff}")
 }
 
 /// Which part of a partition, and how much of it.

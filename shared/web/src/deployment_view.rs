@@ -5,6 +5,7 @@ use serde::Serialize;
 use tidegate_domain::{
     assignment::{Running, Step, StepRecord, TargetError},
     deployment::{Deployment, Status, Target, TargetState, TimelineEntry},
+    job::Action,
 };
 
 /// The `deployment` shape of the API.
@@ -14,6 +15,8 @@ pub struct DeploymentView {
     deployment_id: String,
     application_id: u64,
     application_name: String,
+    /// `deploy`, or what else was done with the containers: `stop`, `start`, `restart`, `remove`.
+    action: &'static str,
     version: Option<String>,
     digest: Option<String>,
     sequence: Option<u64>,
@@ -35,7 +38,19 @@ pub struct DeploymentView {
     validation_passed: bool,
     reject_reason: Option<String>,
     approval: Option<String>,
+    /// Of a rollback: the deployment whose release it returns to.
+    returns_to: Option<String>,
+    /// The later deployment that took its place.
+    superseded_by: Option<String>,
+    /// Who has called it off, and when.
+    cancel_requested: Option<CancelView>,
     timeline: Vec<TimelineView>,
+}
+
+#[derive(Debug, Serialize)]
+struct CancelView {
+    at: Timestamp,
+    by: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,12 +120,29 @@ struct DetailView {
 pub fn view(deployment: &Deployment, queue_position: Option<usize>) -> DeploymentView {
     let reject_reason = match &deployment.status {
         Status::Rejected { reason } => Some(reason.clone()),
-        Status::Queued | Status::Running | Status::Succeeded | Status::Failed { .. } | Status::RolledBack => None,
+        Status::Queued
+        | Status::Running
+        | Status::Succeeded
+        | Status::Failed { .. }
+        | Status::RolledBack
+        | Status::Cancelled { .. }
+        | Status::Superseded { .. } => None,
+    };
+    let superseded_by = match &deployment.status {
+        Status::Superseded { by } => by.map(|id| id.to_string()),
+        Status::Queued
+        | Status::Running
+        | Status::Succeeded
+        | Status::Failed { .. }
+        | Status::RolledBack
+        | Status::Cancelled { .. }
+        | Status::Rejected { .. } => None,
     };
     DeploymentView {
         deployment_id: deployment.id.to_string(),
         application_id: deployment.application_id.0,
         application_name: deployment.application_name.clone(),
+        action: deployment.action.as_str(),
         version: deployment.version.as_ref().map(ToString::to_string),
         digest: deployment.digest.as_ref().map(ToString::to_string),
         sequence: deployment.sequence.map(|s| s.0),
@@ -127,12 +159,18 @@ pub fn view(deployment: &Deployment, queue_position: Option<usize>) -> Deploymen
         duration_ms: between(deployment.started_at, deployment.completed_at),
         targets: deployment.targets.iter().map(target).collect(),
         error: deployment.error().map(error),
-        running: running(&deployment.status),
+        running: running(deployment),
         environment: None,
         queue_position,
         validation_passed: reject_reason.is_none(),
         reject_reason,
         approval: None,
+        returns_to: deployment.returns_to.map(|id| id.to_string()),
+        superseded_by,
+        cancel_requested: deployment
+            .cancel_requested
+            .clone()
+            .map(|request| CancelView { at: request.at, by: request.by }),
         timeline: deployment.timeline.iter().map(timeline).collect(),
     }
 }
@@ -142,11 +180,14 @@ pub fn deployment(deployment: &Deployment) -> serde_json::Value {
     serde_json::to_value(view(deployment, None)).expect("a view of texts and numbers can be written as JSON")
 }
 
-fn running(status: &Status) -> Option<Running> {
-    match status {
-        Status::Queued | Status::Running | Status::Rejected { .. } => None,
-        Status::Succeeded => Some(Running::New),
-        Status::Failed { running } => Some(*running),
+fn running(deployment: &Deployment) -> Option<Running> {
+    match &deployment.status {
+        Status::Queued | Status::Running | Status::Superseded { .. } | Status::Rejected { .. } => None,
+        Status::Succeeded => Some(match deployment.action {
+            Action::Deploy | Action::Start | Action::Restart => Running::New,
+            Action::Stop | Action::Remove => Running::None,
+        }),
+        Status::Failed { running } | Status::Cancelled { running } => Some(*running),
         Status::RolledBack => Some(Running::Previous),
     }
 }
@@ -160,7 +201,7 @@ fn target(target: &Target) -> TargetView {
     let step = target.progress.step();
     let pulled = match step {
         None | Some(Step::Claim | Step::Pull) => target.state == TargetState::Succeeded,
-        Some(Step::Create | Step::Switch | Step::Check | Step::Commit | Step::Restore) => true,
+        Some(Step::Create | Step::Switch | Step::Check | Step::Commit | Step::Bake | Step::Restore) => true,
     };
     TargetView {
         host: target.host.to_string(),

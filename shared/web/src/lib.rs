@@ -9,6 +9,7 @@ pub mod auth;
 pub mod body;
 pub mod conditional;
 pub mod deployment_view;
+pub mod deployment_wait;
 pub mod form;
 pub mod idempotency;
 mod jwks;

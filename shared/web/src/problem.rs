@@ -3,17 +3,16 @@
 //! What a caller may not know exists is the same 401 or 404 as what does not. No document repeats a refused value: it may
 //! be a secret in the wrong field.
 
+mod document;
+
 use std::{borrow::Cow, time::Duration};
 
-use axum::{
-    body::Body,
-    http::{HeaderName, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
-use serde::Serialize;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 use tidegate_aws::error::StoreError;
 use tidegate_domain::invalid::{FieldError, Invalid};
+
+pub(crate) use document::name_request;
 
 /// Prefix of every `type`. It is an identifier and is never fetched; the rest, the slug, is stable and documented.
 pub const TYPE_BASE: &str = "https://tidegate.dev/problems/";
@@ -272,6 +271,37 @@ impl Problem {
         .retry_after(retry_after)
     }
 
+    /// 409 for a deployment that cannot be called off any more.
+    pub fn too_late() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "too-late",
+            "Too late",
+            "Every host has ended its part of this deployment, or is in the middle of its switch. Wait for its end;              a rollback returns to what ran before.",
+        )
+    }
+
+    /// 409 for what needs a release that there is not.
+    pub fn no_release(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, "no-release", "No release", detail)
+    }
+
+    /// 409 for a log that cannot be shown as things stand.
+    pub fn no_logs(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, "no-logs", "No logs", detail)
+    }
+
+    /// 504 for a host that did not answer in time.
+    pub fn host_offline(host: &str) -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "host-offline",
+            "Host offline",
+            format!("The host {host} did not answer in time. See whether its worker runs; GET /hosts tells when it was last seen."),
+        )
+        .with("host", host)
+    }
+
     /// 503 for something that many want to change at once; nothing was written.
     pub fn busy() -> Self {
         Self::new(
@@ -322,85 +352,6 @@ impl Problem {
     pub fn summary(&self) -> String {
         let faults: Vec<_> = self.errors.iter().map(|e| format!("{}: {}", e.field, e.invalid.code)).collect();
         if faults.is_empty() { self.slug.to_owned() } else { faults.join(", ") }
-    }
-
-    fn document(&self) -> Document {
-        Document {
-            problem_type: format!("{TYPE_BASE}{}", self.slug),
-            title: self.title,
-            status: self.status.as_u16(),
-            detail: self.detail.clone(),
-            request_id: None,
-            errors: self
-                .errors
-                .iter()
-                .map(|error| DocumentError {
-                    field: error.field.clone(),
-                    code: error.invalid.code,
-                    message: error.invalid.message.clone(),
-                    suggestion: error.invalid.suggestion.clone(),
-                })
-                .collect(),
-            members: self.members.clone(),
-        }
-    }
-}
-
-/// The answer's body. It travels in the response's extensions as well, until the outermost layer knows the request's id.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Document {
-    #[serde(rename = "type")]
-    problem_type: String,
-    title: &'static str,
-    status: u16,
-    detail: Cow<'static, str>,
-    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<DocumentError>,
-    #[serde(flatten)]
-    members: Map<String, Value>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct DocumentError {
-    field: String,
-    code: &'static str,
-    message: String,
-    suggestion: String,
-}
-
-impl Document {
-    fn to_body(&self) -> Body {
-        Body::from(serde_json::to_vec(self).expect("a document of texts and JSON values can be written as JSON"))
-    }
-}
-
-/// Adds the request's id to a problem document; other answers stay as they are.
-pub(crate) fn name_request(response: Response, request_id: &str) -> Response {
-    let (mut parts, body) = response.into_parts();
-    match parts.extensions.remove::<Document>() {
-        Some(mut document) => {
-            document.request_id = Some(request_id.to_owned());
-            Response::from_parts(parts, document.to_body())
-        }
-        None => Response::from_parts(parts, body),
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let document = self.document();
-        let mut response = Response::new(document.to_body());
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        for (name, value) in self.headers {
-            headers.insert(name, value);
-        }
-        response.extensions_mut().insert(document);
-        response
     }
 }
 

@@ -1,0 +1,70 @@
+//! Work orders that are made from what was released before, not from what is registered now.
+
+use tidegate_domain::{
+    deployment::Deployment,
+    id::{HostName, TenantId},
+    job::{Action, Job, JobVariable},
+};
+
+use crate::{
+    application_state::{ApplicationState, Release},
+    catalogue::Stored,
+    error::Result,
+    registered::RegisteredApplication,
+    store::Store,
+};
+
+impl Store {
+    /// The work order of a rollback: the release's image and configuration, with the registry's credentials of today, which
+    /// may have changed since and are needed only where the image is not kept.
+    pub async fn rollback_job(
+        &self,
+        tenant: &TenantId,
+        application: &Stored<RegisteredApplication>,
+        deployment: &Deployment,
+        release: &Release,
+    ) -> Result<Job> {
+        let released = self.open_snapshot(tenant, release.deployment_id).await?;
+        let today = self.credentials_of(tenant, application, &released.image).await?;
+        Ok(Job {
+            deployment_id: deployment.id,
+            release: deployment.id,
+            action: Action::Deploy,
+            digest: Some(release.digest.clone()),
+            credentials: today.or(released.credentials),
+            ..released
+        })
+    }
+
+    /// The work order for what is done with containers that are there: made from what `hosts` run, with all their secrets,
+    /// so that none shows in a log. None if nothing runs there.
+    pub async fn job_for_what_runs(
+        &self,
+        tenant: &TenantId,
+        state: &ApplicationState,
+        hosts: &[HostName],
+        deployment: &Deployment,
+    ) -> Result<Option<Job>> {
+        let mut releases: Vec<_> =
+            hosts.iter().filter_map(|host| state.hosts.get(host)).map(|host| host.runs.release).collect();
+        releases.sort();
+        releases.dedup();
+        // The newest last: its health check is asked.
+        let Some(newest) = releases.pop() else { return Ok(None) };
+        let mut job = self.open_snapshot(tenant, newest).await?;
+        for release in releases {
+            let other = self.open_snapshot(tenant, release).await?;
+            let secrets = other.variables.into_iter().filter(|variable| variable.is_secret);
+            job.variables.extend(secrets.map(|variable| JobVariable { is_secret: true, ..variable }));
+        }
+        job.variables.retain(|variable| variable.is_secret);
+        Ok(Some(Job {
+            deployment_id: deployment.id,
+            action: deployment.action,
+            credentials: None,
+            bake_seconds: 0,
+            adopt: false,
+            ..job
+        }))
+    }
+}

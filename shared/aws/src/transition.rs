@@ -1,0 +1,189 @@
+//! Steps of a deployment as writes of one transaction: the deployment itself, the assignments it gives, and at its end
+//! everything that goes with it.
+
+use jiff::Timestamp;
+use tidegate_domain::{
+    deployment::{Deployment, Effect, Event},
+    id::{DeploymentId, Epoch, HostName, TenantId},
+    job::{Action, Job},
+};
+
+use crate::{
+    application_state::ApplicationState,
+    audit::{self, AuditEvent},
+    deployments::{Part, StoredDeployment},
+    error::{Result, StoreError},
+    keys,
+    queues::WakeUp,
+    store::Store,
+    table::Cancelled,
+    write::{Write, delete},
+};
+
+/// A step that was decided on and is not written yet.
+#[derive(Debug)]
+pub(crate) struct Transition {
+    pub(crate) deployment: Deployment,
+    pub(crate) writes: Vec<Write<Part>>,
+    /// To be woken once it is written.
+    hosts: Vec<HostName>,
+}
+
+/// What a step is about, beside the deployment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct About<'a> {
+    /// As it was read; none where it does not change: at a host's start, and of a deployment that has lost its place already.
+    pub(crate) state: Option<&'a ApplicationState>,
+    /// Whose end it is.
+    pub(crate) host: Option<&'a HostName>,
+    /// For the audit, should it be the deployment's end.
+    pub(crate) actor: &'a str,
+}
+
+/// New assignments, and whose they are.
+#[derive(Debug, Default)]
+pub(crate) struct Assigned {
+    pub(crate) writes: Vec<Write<Part>>,
+    pub(crate) hosts: Vec<HostName>,
+}
+
+impl Store {
+    /// Decides the step and what it writes. Nothing is written yet.
+    pub(crate) async fn transition(
+        &self,
+        tenant: &TenantId,
+        stored: &StoredDeployment,
+        event: Event,
+        about: About<'_>,
+        now: Timestamp,
+    ) -> Result<Transition> {
+        let (deployment, effects) = stored
+            .deployment
+            .clone()
+            .step(event, now)
+            .map_err(|e| StoreError::Corrupt { what: "deployment", source: e.into() })?;
+        let mut writes = vec![self.deployment_write(Part::Deployment, tenant, &deployment, Some(stored.revision))?];
+        let ends = effects.contains(&Effect::Finish);
+        if ends {
+            writes.extend(self.end_writes(tenant, &deployment, about.actor, now)?);
+        }
+        // Secrets that nothing can return to are not kept.
+        let unneeded = match about.state {
+            Some(state) if ends || about.host.is_some() => {
+                let (next, unneeded) = state.after(about.host, &deployment, &effects, now);
+                writes.push(self.state_write(Part::State, tenant, deployment.application_id, state.revision, &next)?);
+                unneeded
+            }
+            None if ends => vec![deployment.id],
+            Some(_) | None => Vec::new(),
+        };
+        writes.extend(unneeded.into_iter().map(|id| self.snapshot_removal(Part::Other, tenant, id)));
+        let assigned = self.assignment_writes(tenant, &deployment, &effects, None).await?;
+        writes.extend(assigned.writes);
+        Ok(Transition { deployment, writes, hosts: assigned.hosts })
+    }
+
+    /// Writes the step, and wakes whom it gives something to do. `None`: something has changed meanwhile; read again.
+    pub(crate) async fn commit(&self, tenant: &TenantId, transition: Transition) -> Result<Option<Deployment>> {
+        let Transition { deployment, writes, hosts, .. } = transition;
+        match self.table.transact(writes).await {
+            Ok(()) => {
+                self.wake(tenant, &hosts, &WakeUp { deployment_id: deployment.id, request_id: None }).await;
+                Ok(Some(deployment))
+            }
+            Err(Cancelled::Conditions(_)) => Ok(None),
+            Err(Cancelled::Store(error)) => Err(error),
+        }
+    }
+
+    /// The assignments that a step gives. `job` is the deployment's own, where it is at hand; else its snapshot is opened.
+    pub(crate) async fn assignment_writes(
+        &self,
+        tenant: &TenantId,
+        deployment: &Deployment,
+        effects: &[Effect],
+        job: Option<&Job>,
+    ) -> Result<Assigned> {
+        let mut assigned = Assigned::default();
+        for effect in effects {
+            match effect {
+                Effect::Assign { hosts } => {
+                    let opened;
+                    let job = if let Some(job) = job {
+                        job
+                    } else {
+                        opened = self.own_job(tenant, deployment).await?;
+                        &opened
+                    };
+                    for host in hosts {
+                        assigned.add(host, self.assignment_write(Part::Assignment, tenant, host, job, Epoch(1)).await?);
+                    }
+                }
+                Effect::Return { hosts } => {
+                    for back in hosts {
+                        let job = self.job_back(tenant, deployment, back.to.as_ref().map(|runs| runs.release)).await?;
+                        let write =
+                            self.assignment_write(Part::Assignment, tenant, &back.host, &job, back.epoch).await?;
+                        assigned.add(&back.host, write);
+                    }
+                }
+                Effect::Finish | Effect::Release { .. } => {}
+            }
+        }
+        Ok(assigned)
+    }
+
+    async fn own_job(&self, tenant: &TenantId, deployment: &Deployment) -> Result<Job> {
+        let mut job = self.open_snapshot(tenant, deployment.id).await?;
+        if deployment.digest.is_some() {
+            job.digest.clone_from(&deployment.digest);
+        }
+        Ok(job)
+    }
+
+    /// To what the host ran before; if that was nothing, its container is removed.
+    async fn job_back(&self, tenant: &TenantId, deployment: &Deployment, to: Option<DeploymentId>) -> Result<Job> {
+        let mut job = match to {
+            Some(release) => self.open_snapshot(tenant, release).await?,
+            None => Job { action: Action::Remove, ..self.own_job(tenant, deployment).await? },
+        };
+        if let Some(runs) =
+            deployment.targets.iter().filter_map(|t| t.previous.as_ref()).find(|r| Some(r.release) == to)
+        {
+            job.digest = Some(runs.digest.clone());
+        }
+        job.deployment_id = deployment.id;
+        job.sequence = deployment.sequence.unwrap_or(job.sequence);
+        // It has proven itself.
+        job.bake_seconds = 0;
+        Ok(job)
+    }
+
+    fn end_writes(
+        &self,
+        tenant: &TenantId,
+        deployment: &Deployment,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Write<Part>>> {
+        let event = AuditEvent {
+            actor: actor.to_owned(),
+            action: format!("deployment.{}", deployment.status.name()),
+            subject: format!("deployment/{}", deployment.id),
+            source_ip: None,
+            request_id: None,
+        };
+        Ok(vec![
+            self.free_slot_write(Part::Other, tenant, deployment.id),
+            delete(Part::Other, &keys::live(tenant, deployment.id), &self.table, None),
+            audit::write(Part::Other, tenant, &event, now, &self.table)?,
+        ])
+    }
+}
+
+impl Assigned {
+    fn add(&mut self, host: &HostName, write: Write<Part>) {
+        self.writes.push(write);
+        self.hosts.push(host.clone());
+    }
+}
