@@ -4,6 +4,8 @@
 //! and a probe. The probe is asked in quick succession at first, because the time until it passes is time that nobody
 //! is served; failures count only as often as the health check's own interval says.
 
+mod bake;
+
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -22,6 +24,7 @@ use tokio::{
 };
 
 use crate::docker::{Engine, Error, Inspected, Network};
+pub use bake::{Baked, bake};
 
 /// Between two looks at the container.
 const LOOK: Duration = Duration::from_millis(50);
@@ -31,6 +34,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// For a connection to a container of this machine, which takes microseconds. The first packet to a new network interface
 /// may be lost, and the kernel would wait a second before it sends another.
 const CONNECT: Duration = Duration::from_millis(150);
+
+/// A check begins so soon after the container's start, which it may not have outlived.
+const BEFORE: Duration = Duration::from_secs(2);
+/// Of a process that was killed by SIGKILL.
+const KILLED: i64 = 128 + 9;
 
 /// What became of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +53,19 @@ pub enum Verdict {
     Unhealthy {
         why: String,
     },
+    /// Somebody removes it, or has.
+    Removed,
 }
 
-/// Watches a container that was just started until it is known to work or not.
+/// Whether a container was started for the check. Docker counts its own restarts since then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    Start,
+    /// It has been running for a while, and what happened before is none of the check's.
+    Now,
+}
+
+/// Watches a container until it is known to work or not.
 ///
 /// Without a health check of the application's the image's own decides, and without that the container has to stay up
 /// for `stable`. `network` is the one that its address is taken from; any if there is none of that name.
@@ -60,10 +78,31 @@ pub async fn check(
     own: Option<&HealthCheck>,
     network: Option<&str>,
     stable: Duration,
+    since: Since,
 ) -> Result<Verdict, Error> {
     let started = Instant::now();
-    let first = engine.inspect(id).await?;
-    if let Some(exited) = exited(&first) {
+    let verdict = judge(engine, id, own, network, stable, since).await?;
+    Ok(explained(engine, id, verdict, started.elapsed()).await)
+}
+
+async fn judge(
+    engine: &Engine,
+    id: &str,
+    own: Option<&HealthCheck>,
+    network: Option<&str>,
+    stable: Duration,
+    since: Since,
+) -> Result<Verdict, Error> {
+    let started = Instant::now();
+    let mut restarts = 0;
+    let first = match look(engine, id).await? {
+        Ok(first) => first,
+        Err(ended) => return Ok(ended),
+    };
+    if since == Since::Now {
+        restarts = first.restart_count;
+    }
+    if let Some(exited) = exited(&first, restarts) {
         return Ok(exited);
     }
     let from_image = own.is_none();
@@ -71,17 +110,17 @@ pub async fn check(
     match own.or(image_check.as_ref()) {
         None | Some(HealthCheck { probe: Probe::None, .. }) => {
             tokio::select! {
-                ended = watch(engine, id, false) => ended,
-                () = sleep(stable) => final_look(engine, id).await,
+                ended = watch(engine, id, restarts, false) => ended,
+                () = sleep(stable) => final_look(engine, id, restarts).await,
             }
         }
         Some(check) => {
             let target = Target { engine, id, address: address(&first.networks, network) };
             tokio::select! {
                 biased;
-                verdict = watch(engine, id, from_image) => verdict,
+                verdict = watch(engine, id, restarts, from_image) => verdict,
                 verdict = target.probe_until_healthy(check, started) => match verdict {
-                    Verdict::Healthy => final_look(engine, id).await,
+                    Verdict::Healthy => final_look(engine, id, restarts).await,
                     other => Ok(other),
                 },
             }
@@ -100,35 +139,80 @@ pub fn longest(own: Option<&HealthCheck>, stable: Duration) -> Duration {
 }
 
 /// Ends only when the container does, or when the engine has a verdict of its own on the image's health check.
-async fn watch(engine: &Engine, id: &str, engine_decides: bool) -> Result<Verdict, Error> {
+async fn watch(engine: &Engine, id: &str, restarts: u64, engine_decides: bool) -> Result<Verdict, Error> {
     loop {
-        let now = engine.inspect(id).await?;
-        if let Some(exited) = exited(&now) {
+        let now = match look(engine, id).await? {
+            Ok(now) => now,
+            Err(ended) => return Ok(ended),
+        };
+        if let Some(exited) = exited(&now, restarts) {
             return Ok(exited);
         }
         match now.healthy.filter(|_| engine_decides) {
             Some(true) => return Ok(Verdict::Healthy),
-            Some(false) => {
-                return Ok(Verdict::Unhealthy { why: "Docker reports it as unhealthy".to_owned() });
-            }
+            Some(false) => return Ok(engine_says_unhealthy()),
             None => sleep(LOOK).await,
         }
     }
 }
 
 /// A probe may have been answered a moment before the end, or by something else in the container.
-async fn final_look(engine: &Engine, id: &str) -> Result<Verdict, Error> {
-    Ok(exited(&engine.inspect(id).await?).unwrap_or(Verdict::Healthy))
+async fn final_look(engine: &Engine, id: &str, restarts: u64) -> Result<Verdict, Error> {
+    Ok(match look(engine, id).await? {
+        Ok(now) => exited(&now, restarts).unwrap_or(Verdict::Healthy),
+        Err(ended) => ended,
+    })
 }
 
-fn exited(now: &Inspected) -> Option<Verdict> {
-    let gone = !now.running || now.restarting || now.restart_count > 0;
-    gone.then_some(Verdict::Exited { exit_code: now.exit_code, oom_killed: now.oom_killed })
+/// The container, or that it is gone.
+async fn look(engine: &Engine, id: &str) -> Result<Result<Inspected, Verdict>, Error> {
+    match engine.inspect(id).await {
+        Ok(now) => Ok(Ok(now)),
+        Err(error) if error.status() == Some(404) => Ok(Err(Verdict::Removed)),
+        Err(error) => Err(error),
+    }
+}
+
+fn exited(now: &Inspected, restarts: u64) -> Option<Verdict> {
+    if now.running && now.restart_count <= restarts {
+        return None;
+    }
+    // The engine notes the wish before it kills.
+    Some(if now.is_being_removed {
+        Verdict::Removed
+    } else {
+        Verdict::Exited { exit_code: now.exit_code, oom_killed: now.oom_killed }
+    })
+}
+
+/// Docker may have started it again before anybody looked, and the word that it was killed at its memory limit may come
+/// after the one that it ended. Without an answer it stays as it was seen.
+async fn explained(engine: &Engine, id: &str, verdict: Verdict, watched: Duration) -> Verdict {
+    match verdict {
+        Verdict::Exited { exit_code: exit_code @ (None | Some(KILLED)), oom_killed: false } => {
+            let seen = engine.last_end(id, watched + BEFORE).await.unwrap_or_default();
+            Verdict::Exited { exit_code: exit_code.or(seen.exit_code), oom_killed: seen.oom_killed }
+        }
+        Verdict::Healthy | Verdict::Exited { .. } | Verdict::Unhealthy { .. } | Verdict::Removed => verdict,
+    }
+}
+
+fn engine_says_unhealthy() -> Verdict {
+    Verdict::Unhealthy { why: "Docker reports it as unhealthy".to_owned() }
 }
 
 fn address(networks: &[Network], wanted: Option<&str>) -> Option<IpAddr> {
     let named = networks.iter().find(|network| Some(network.name.as_str()) == wanted);
     named.or(networks.first()).map(|network| network.address)
+}
+
+type ProbeClient = Client<HttpConnector, Empty<Bytes>>;
+
+/// Every probe is a connection of its own, as a visitor's would be.
+fn client_of(limit: Duration) -> ProbeClient {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT.min(limit)));
+    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
 }
 
 struct Target<'a> {
@@ -142,17 +226,11 @@ impl Target<'_> {
         let interval = Duration::from_millis(check.interval_ms).max(FIRST_PAUSE);
         let limit = Duration::from_millis(check.timeout_ms);
         let deadline = started + Duration::from_millis(check.deadline_ms);
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT.min(limit)));
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        let client = client_of(limit);
         let mut tally = Tally::new(check, started);
         let mut pause = FIRST_PAUSE;
         loop {
-            let failure = match timeout(limit, self.probe(&check.probe, &client)).await {
-                Ok(Ok(())) => return Verdict::Healthy,
-                Ok(Err(why)) => why,
-                Err(_) => format!("no answer within {} ms", check.timeout_ms),
-            };
+            let Err(failure) = self.probe_once(check, &client).await else { return Verdict::Healthy };
             let now = Instant::now();
             if tally.fail(now) {
                 return Verdict::Unhealthy { why: format!("{}, {} times in a row", failure, check.retries.max(1)) };
@@ -167,7 +245,15 @@ impl Target<'_> {
         }
     }
 
-    async fn probe(&self, probe: &Probe, client: &Client<HttpConnector, Empty<Bytes>>) -> Result<(), String> {
+    async fn probe_once(&self, check: &HealthCheck, client: &ProbeClient) -> Result<(), String> {
+        let limit = Duration::from_millis(check.timeout_ms);
+        match timeout(limit, self.probe(&check.probe, client)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {} ms", check.timeout_ms)),
+        }
+    }
+
+    async fn probe(&self, probe: &Probe, client: &ProbeClient) -> Result<(), String> {
         match probe {
             Probe::Http { path, port } => {
                 let socket = self.socket(*port)?;
@@ -244,10 +330,12 @@ mod tests {
     fn inspected() -> Inspected {
         Inspected {
             running: true,
-            restarting: false,
             exit_code: None,
             oom_killed: false,
             restart_count: 0,
+            started_at: None,
+            is_being_removed: false,
+            always: false,
             healthy: None,
             image_check: None,
             networks: Vec::new(),
@@ -277,15 +365,21 @@ mod tests {
 
     #[test]
     fn a_container_that_was_restarted_has_exited() {
-        assert_eq!(exited(&inspected()), None);
-        let gone = |change: fn(&mut Inspected)| {
+        assert_eq!(exited(&inspected(), 0), None);
+        let verdict = |change: fn(&mut Inspected)| {
             let mut now = inspected();
             change(&mut now);
-            exited(&now).is_some()
+            exited(&now, 0)
         };
-        assert!(gone(|now| now.running = false));
-        assert!(gone(|now| now.restarting = true));
-        assert!(gone(|now| now.restart_count = 1));
+        let ended = Some(Verdict::Exited { exit_code: None, oom_killed: false });
+        assert_eq!(verdict(|now| now.running = false), ended);
+        assert_eq!(verdict(|now| now.restart_count = 1), ended);
+        let removed = |now: &mut Inspected| (now.running, now.is_being_removed) = (false, true);
+        assert_eq!(verdict(removed), Some(Verdict::Removed));
+        // What Docker has restarted long before it was looked at.
+        let mut old = inspected();
+        old.restart_count = 3;
+        assert_eq!(exited(&old, 3), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One assignment from claim to report: holds the lease while [`perform`] does the work.
 
 use std::{
+    future::pending,
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
@@ -10,14 +11,14 @@ use tidegate_aws::{
     assignments::StoredAssignment,
     clock,
     error::StoreError,
-    host_side::{HostSide, Lost},
+    host_side::{HostSide, Interrupted, Lost},
     random,
 };
 use tidegate_domain::{
     assignment::{ErrorCode, LEASE, MAX_ATTEMPTS, Outcome, Progress, Running, Step, TargetError},
     deployment::needs_an_alarm,
     id::{DeploymentId, Epoch},
-    job::Job,
+    job::{Action, Job},
 };
 use tokio::{
     sync::watch,
@@ -25,8 +26,10 @@ use tokio::{
 };
 
 use crate::{
-    perform::{Host, LeaseLost, perform},
+    metrics::End,
+    perform::{Abandoned, Host, Interrupt, NotProven, perform},
     standing::Standing,
+    vitals::Vitals,
 };
 
 /// Progress is written at most so often.
@@ -40,16 +43,22 @@ const BACKOFF: Duration = Duration::from_secs(5);
 /// Between tries to write down how a job ended.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Of a switch that nothing was promised to yet.
+const NOT_PROVEN: i64 = 0;
+
 /// This host, and its side of AWS.
 #[derive(Debug)]
 pub struct Worker {
     pub host: Host,
     pub side: HostSide,
+    pub vitals: Vitals,
+    /// Turns true once the process is to stop.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// Claims the assignment and does it. Whatever happens, the assignment says what did. `false`: the old version could not be
 /// brought back, and somebody has to try again.
-#[tracing::instrument(skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
+#[tracing::instrument(level = "error", skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
 pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) -> bool {
     let mut progress = Progress::default();
     progress.begin(Step::Claim, clock::now());
@@ -61,12 +70,15 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
     match job {
         Ok(job) => {
             let (sender, receiver) = watch::channel(progress);
-            let held = Box::pin(hold_and_perform(worker, &job, epoch, &sender, receiver.clone()));
-            let Some(outcome) = held.await else {
-                tracing::warn!("the lease was lost before the switch; nothing was changed");
-                return true;
-            };
+            let held = Box::pin(hold_and_perform(worker, &job, epoch, &sender, receiver.clone())).await;
             let last = receiver.borrow().clone();
+            let outcome = match held {
+                Ok(outcome) => outcome,
+                Err(abandoned) => {
+                    give_back(worker, &assignment, epoch, abandoned, &last).await;
+                    return true;
+                }
+            };
             let settled = !needs_an_alarm(&outcome);
             end(worker, assignment.deployment_id, epoch, attempts, outcome, &last).await;
             return settled;
@@ -92,16 +104,18 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
 }
 
 /// Ends an assignment that was begun too often: as what Docker shows of it.
-#[tracing::instrument(skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
+#[tracing::instrument(level = "error", skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
 pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) {
     if !claim(worker, &assignment, epoch, &assignment.progress).await {
         return;
     }
-    let standing = worker.host.standing(assignment.application_id, assignment.deployment_id).await;
+    let standing = worker.host.standing(assignment.application_id, assignment.release).await;
+    // Only of a deployment does the host show that it was done.
+    let deploys = worker.side.open(&assignment).await.is_ok_and(|job| job.action == Action::Deploy);
     let outcome = match standing {
         // The last attempt did it, and died before it could say so.
-        Ok(Standing::Committed(digest)) => Outcome::Succeeded { digest },
-        Ok(Standing::OtherRuns | Standing::NothingRuns) | Err(_) => Outcome::Failed {
+        Ok(Standing::Committed { digest, .. }) if deploys => Outcome::Succeeded { digest: Some(digest) },
+        Ok(Standing::Committed { .. } | Standing::OtherRuns | Standing::NothingRuns) | Err(_) => Outcome::Failed {
             error: TargetError::new(
                 ErrorCode::TooManyAttempts,
                 format!("it was begun {MAX_ATTEMPTS} times and never came to an end"),
@@ -133,50 +147,102 @@ async fn claim(worker: &Worker, assignment: &StoredAssignment, epoch: Epoch, pro
     }
 }
 
-/// `None`: abandoned before the switch.
 async fn hold_and_perform(
     worker: &Worker,
     job: &Job,
     epoch: Epoch,
     progress: &watch::Sender<Progress>,
     seen: watch::Receiver<Progress>,
-) -> Option<Outcome> {
-    let (lost, mut lease_lost) = watch::channel(false);
-    let proven_until = AtomicI64::new(0);
-    let prove = async |longest: Duration| -> Result<(), LeaseLost> {
+) -> Result<Outcome, Abandoned> {
+    let (interrupt, mut interrupted) = watch::channel(Interrupt::None);
+    let proven_until = AtomicI64::new(NOT_PROVEN);
+    let prove = async |longest: Duration| -> Result<(), NotProven> {
         let longest = SignedDuration::try_from(longest).unwrap_or(LEASE);
         let current = progress.borrow().clone();
         let until = clock::now() + longest + MARGIN;
         // Before the write, so that no renewal beside it takes the longer lease back.
         proven_until.store(until.as_second(), Ordering::SeqCst);
-        match worker.side.renew(job.deployment_id, epoch, until, &current).await {
+        match worker.side.prove(job.deployment_id, epoch, until, &current).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(Lost)) => Err(LeaseLost),
+            Ok(Err(Interrupted::Lost)) => Err(NotProven::Lost),
+            Ok(Err(Interrupted::Cancelled)) => Err(NotProven::Cancelled),
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the lease cannot be proven, so nothing is switched"
                 );
-                Err(LeaseLost)
+                Err(NotProven::Lost)
             }
         }
     };
-    let performing = perform(&worker.host, job, epoch, progress, &mut lease_lost, prove);
+    let performing = perform(&worker.host, job, epoch, progress, &mut interrupted, prove);
     tokio::select! {
-        outcome = performing => outcome.ok(),
-        () = hold(worker, job.deployment_id, epoch, seen, &lost, &proven_until) => None,
+        outcome = performing => outcome,
+        () = hold(worker, job.deployment_id, epoch, seen, &interrupt, &proven_until) => Err(Abandoned::LeaseLost),
+        () = let_go_when_stopping(worker, &interrupt) => Err(Abandoned::HandedBack),
     }
 }
 
-/// Renews the lease and tells the progress. Never ends: once the lease is lost it says so and waits for the work to end.
+/// Never ends: once the process is to stop, it tells the work, which heeds it up to the switch and in a bake time.
+async fn let_go_when_stopping(worker: &Worker, interrupt: &watch::Sender<Interrupt>) {
+    if worker.stopping.clone().wait_for(|stopping| *stopping).await.is_ok() {
+        Interrupt::HandedBack.tell(interrupt);
+    }
+    pending::<()>().await;
+}
+
+/// After work that was given up before the switch, or in a bake time: for the next process as if this one had never begun
+/// it, if the lease is still ours.
 ///
-/// `proven_until`, in seconds since the epoch, is what the switch was promised: a renewal never shortens it.
+/// A crash before the write leaves a claim, which the next process takes over just as soon, with one attempt less.
+async fn give_back(
+    worker: &Worker,
+    assignment: &StoredAssignment,
+    epoch: Epoch,
+    abandoned: Abandoned,
+    progress: &Progress,
+) {
+    let step = progress.step().map(Step::as_str).unwrap_or_default();
+    match abandoned {
+        Abandoned::LeaseLost => {
+            tracing::warn!(step, "given up, as the lease was lost; what runs was not touched");
+            return;
+        }
+        Abandoned::HandedBack => tracing::info!(step, "given up, as the worker stops; what runs was not touched"),
+    }
+    loop {
+        match worker.side.hand_back(assignment.deployment_id, epoch, None, assignment.attempts).await {
+            Ok(Ok(())) => break,
+            Ok(Err(Lost)) => {
+                tracing::warn!("somebody else has taken it over");
+                return;
+            }
+            // As long as the process may still take.
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "could not hand it back; trying again");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+    worker.vitals.job_ended(End::HandedBack, took(progress));
+}
+
+/// From the claim until now.
+fn took(progress: &Progress) -> Duration {
+    let began = progress.steps.first().map(|step| step.started_at);
+    began.map(|began| clock::now().duration_since(began).max(SignedDuration::ZERO).unsigned_abs()).unwrap_or_default()
+}
+
+/// Renews the lease and tells the progress. Never ends: once the work must not go on it says so and waits for its end.
+///
+/// `proven_until`, in seconds since the epoch, is what the switch was promised: a renewal never shortens it, and from then
+/// on nobody can call the work off.
 async fn hold(
     worker: &Worker,
     id: DeploymentId,
     epoch: Epoch,
     mut progress: watch::Receiver<Progress>,
-    lost: &watch::Sender<bool>,
+    interrupt: &watch::Sender<Interrupt>,
     proven_until: &AtomicI64,
 ) {
     let mut ticks = interval(PROGRESS);
@@ -189,16 +255,27 @@ async fn hold(
             continue;
         }
         let current = progress.borrow_and_update().clone();
-        let promised = Timestamp::from_second(proven_until.load(Ordering::SeqCst)).unwrap_or_default();
-        match worker.side.renew(id, epoch, promised.max(clock::now() + LEASE), &current).await {
+        let promised = proven_until.load(Ordering::SeqCst);
+        let until = Timestamp::from_second(promised).unwrap_or_default().max(clock::now() + LEASE);
+        let is_proven = promised != NOT_PROVEN;
+        let answer = if is_proven {
+            let kept = worker.side.keep(id, epoch, until, &current).await;
+            kept.map(|kept| kept.map_err(|Lost| Interrupted::Lost))
+        } else {
+            worker.side.renew(id, epoch, until, &current).await
+        };
+        match answer {
             Ok(Ok(())) => renewed = Instant::now(),
-            Ok(Err(Lost)) => {
-                lost.send_replace(true);
+            Ok(Err(Interrupted::Lost)) => Interrupt::LeaseLost.tell(interrupt),
+            Ok(Err(Interrupted::Cancelled)) => {
+                Interrupt::Cancelled.tell(interrupt);
+                renewed = Instant::now();
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the lease could not be renewed");
-                if renewed.elapsed() > LEASE.unsigned_abs() {
-                    lost.send_replace(true);
+                // Past the switch only a clear answer counts: somebody has to watch over what was changed.
+                if !is_proven && renewed.elapsed() > LEASE.unsigned_abs() {
+                    Interrupt::LeaseLost.tell(interrupt);
                 }
             }
         }
@@ -210,6 +287,7 @@ async fn end(worker: &Worker, id: DeploymentId, epoch: Epoch, attempts: u32, out
         Outcome::Failed { error, switched: false, .. } if error.code.is_worth_a_retry() && attempts < MAX_ATTEMPTS => {
             tracing::warn!(code = error.code.as_str(), attempts, "failed, and tried again later");
             hand_back(worker, id, epoch, attempts).await;
+            worker.vitals.job_ended(End::Retried(error.code.as_str()), took(progress));
         }
         Outcome::Succeeded { .. } | Outcome::Failed { .. } => finish(worker, id, epoch, &outcome, progress).await,
     }
@@ -248,9 +326,13 @@ async fn finish(worker: &Worker, id: DeploymentId, epoch: Epoch, outcome: &Outco
         }
     }
     match outcome {
-        Outcome::Succeeded { digest } => tracing::info!(image.digest = %digest, "succeeded"),
+        Outcome::Succeeded { digest } => {
+            worker.vitals.job_ended(End::Succeeded, took(progress));
+            tracing::info!(image.digest = digest.as_ref().map(tracing::field::display), "succeeded");
+        }
         Outcome::Failed { error, running, .. } => {
-            tracing::warn!(code = error.code.as_str(), message = error.message, running = ?running, "failed");
+            worker.vitals.job_ended(End::Failed(error.code.as_str()), took(progress));
+            tracing::warn!(code = error.code.as_str(), reason = error.message, running = ?running, "failed");
         }
     }
     report(worker, id).await;
@@ -265,10 +347,10 @@ fn bad_assignment() -> TargetError {
 }
 
 async fn running_now(worker: &Worker, assignment: &StoredAssignment) -> Running {
-    match worker.host.standing(assignment.application_id, assignment.deployment_id).await {
-        Ok(Standing::Committed(_)) => Running::New,
+    match worker.host.standing(assignment.application_id, assignment.release).await {
+        Ok(Standing::Committed { runs: true, .. }) => Running::New,
         Ok(Standing::OtherRuns) => Running::Previous,
-        Ok(Standing::NothingRuns) => Running::None,
+        Ok(Standing::Committed { runs: false, .. } | Standing::NothingRuns) => Running::None,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "what runs cannot be seen");
             Running::Mixed

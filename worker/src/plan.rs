@@ -6,30 +6,54 @@
 //! | --- | --- |
 //! | `shop` | current: what was committed last |
 //! | `shop.tidegate-next` | next: being tried |
-//! | `shop.tidegate-prev` | previous: was running when it was set aside, so it is started again if next fails |
+//! | `shop.tidegate-failed` | next: was committed, failed in its bake time, and is to go |
+//! | `shop.tidegate-prev` | previous: was running when it was set aside, so it is started again if it comes back |
 //! | `shop.tidegate-prev-stopped` | previous: was stopped when it was set aside, and stays so |
+//! | `shop.tidegate-adopted`, `…-always`, `…-stopped` | previous: somebody else's, set aside as the application adopts it |
 //!
-//! Giving next the application's name is the commit, one atomic rename in Docker. Whatever a killed worker leaves
-//! behind is one of these names too, so [`Goal::Settle`] brings back what was committed from the names alone.
+//! Giving next the application's name is the commit, one atomic rename in Docker; taking it away again is the way back
+//! out of a bake time. Whatever a killed worker leaves behind is one of these names too, so [`Goal::Settle`] brings back
+//! what was committed from the names alone. A restart goes the same way: the container is set aside as one that was
+//! running, and comes back.
 
-use tidegate_domain::{
-    id::{ApplicationId, DeploymentId, Epoch},
-    image::Digest,
-};
+mod observed;
 
-use crate::docker::{Container, label};
+use tidegate_domain::id::{DeploymentId, Epoch, Sequence};
 
-const NEXT: &str = ".tidegate-next";
-const PREVIOUS: &str = ".tidegate-prev";
-const PREVIOUS_STOPPED: &str = ".tidegate-prev-stopped";
+use crate::docker::UnnamedVolumes;
+pub use observed::{Foreign, Observed, Previous, Seen, Whose, next_name};
+use observed::{adopted_name, failed_name, previous_name};
 
 /// What the host should come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
-    /// This deployment runs; tried by the holder of this epoch.
-    Deploy { deployment: DeploymentId, epoch: Epoch },
+    /// A version runs.
+    Deploy(Deploy),
+    /// The application's container is there and stopped.
+    Stop { sequence: Sequence },
+    /// It runs.
+    Start { sequence: Sequence },
+    /// It was stopped, and runs again.
+    Restart { sequence: Sequence },
+    /// No container of the application is there.
+    Remove { sequence: Sequence },
     /// What was committed last runs, and nothing is left of anything else.
     Settle,
+    /// The same, with this release no longer committed: it failed in its bake time.
+    Return { release: DeploymentId },
+}
+
+/// A version to be put in the place of the one that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deploy {
+    pub release: DeploymentId,
+    pub sequence: Sequence,
+    /// Of the one who tries it.
+    pub epoch: Epoch,
+    /// It is watched after the commit, with the former version kept.
+    pub bake: bool,
+    /// A container of the application's name that nobody manages is replaced.
+    pub adopt: bool,
 }
 
 /// What this process knows beyond what Docker shows, each including those before. A crash forgets it, and the host is
@@ -43,46 +67,23 @@ pub enum Held {
     Created,
     /// The lease lasts longer than the switch may take.
     Proven,
-    /// Next has passed its check.
+    /// The container was started again, where that was the order.
+    Restarted,
+    /// The container has passed its check, or is stopped, where that was the order.
     Checked,
+    /// It has passed its bake time.
+    Baked,
 }
 
-/// One of our containers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub id: String,
-    /// The application's container name when this one was created.
-    pub base: String,
-    pub deployment: Option<DeploymentId>,
-    pub epoch: Option<Epoch>,
-    pub digest: Option<Digest>,
-    /// Or being restarted by Docker, or paused: it is not stopped.
-    pub running: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Previous {
-    pub seen: Seen,
-    pub should_run: bool,
-    /// This process has started it since. Of one that merely runs nobody knows whether a process that died has asked
-    /// Docker to stop it, which Docker then still does, and says nowhere.
-    pub revived: bool,
-}
-
-/// An application on this host.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Observed {
-    pub current: Option<Seen>,
-    pub next: Option<Seen>,
-    pub previous: Option<Previous>,
-    /// Somebody else's container bears the name that is to be deployed.
-    pub name_is_taken: bool,
-}
-
-/// One change, each a single call to Docker (or none). All may be repeated.
+/// One change (or none). All may be repeated. `always`: Docker would start the container with its own start, although it
+/// was stopped on purpose, so that has to be switched off with the stop, and on again with the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     RefuseName,
+    /// A later sequence has run here.
+    RefuseOlder,
+    /// There is no container that could be started.
+    RefuseNothing,
     Pull,
     Create,
     ProveLease,
@@ -92,6 +93,7 @@ pub enum Step {
     },
     StopPrevious {
         id: String,
+        always: bool,
     },
     StartNext {
         id: String,
@@ -103,173 +105,285 @@ pub enum Step {
     Commit {
         id: String,
     },
+    Bake {
+        id: String,
+    },
+    /// Take the application's name away from current.
+    Uncommit {
+        id: String,
+        name: String,
+    },
+    StopNext {
+        id: String,
+        always: bool,
+    },
     RemoveNext {
         id: String,
+        volumes: UnnamedVolumes,
     },
     RemovePrevious {
         id: String,
+        volumes: UnnamedVolumes,
     },
     /// Again, if it runs.
     StartPrevious {
         id: String,
+        always: bool,
     },
     BringBack {
         id: String,
         name: String,
     },
+    StopCurrent {
+        id: String,
+        always: bool,
+    },
+    StartCurrent {
+        id: String,
+        always: bool,
+    },
+    RemoveCurrent {
+        id: String,
+    },
+    /// One of the application's that somebody gave another name.
+    RemoveStray {
+        id: String,
+    },
     Done,
-}
-
-/// The container name of what is being tried beside the application `base`.
-pub fn next_name(base: &str) -> String {
-    format!("{base}{NEXT}")
 }
 
 pub fn next_step(goal: &Goal, observed: &Observed, held: Held) -> Step {
     match *goal {
         Goal::Settle => settle(observed),
-        Goal::Deploy { deployment, epoch } => deploy(deployment, epoch, observed, held),
+        Goal::Return { release } => give_back(release, observed),
+        Goal::Deploy(goal) => deploy(goal, observed, held),
+        Goal::Stop { sequence } => stop(sequence, observed, held),
+        Goal::Start { sequence } => start(sequence, observed, held),
+        Goal::Restart { sequence } => restart(sequence, observed, held),
+        Goal::Remove { sequence } => remove(sequence, observed, held),
     }
 }
 
 fn settle(observed: &Observed) -> Step {
-    // First, because it may hold the ports that previous needs.
-    if let Some(next) = &observed.next {
-        return Step::RemoveNext { id: next.id.clone() };
-    }
-    match (&observed.current, &observed.previous) {
-        (_, None) => Step::Done,
-        // Next has become current: the switch was committed.
-        (Some(_), Some(previous)) => Step::RemovePrevious { id: previous.seen.id.clone() },
-        // Started before it is renamed: its name is what says that it should run.
-        (None, Some(Previous { seen, should_run, revived })) if *should_run && !*revived => {
-            Step::StartPrevious { id: seen.id.clone() }
+    let Observed { current, next, previous, .. } = observed;
+    match (current, previous, next) {
+        // Somebody else's shows nothing of ours: next has to stand beside it until it is back.
+        (None, Some(previous), Some(next)) if previous.foreign => {
+            if next.running {
+                stop_next(next)
+            } else {
+                bring_back(previous)
+            }
         }
-        (None, Some(Previous { seen, .. })) => Step::BringBack { id: seen.id.clone(), name: seen.base.clone() },
+        // First, because it may hold the ports that previous needs.
+        (_, _, Some(next)) => remove_next(next),
+        (_, None, None) => Step::Done,
+        // Next has become current: the switch was committed. In its bake time the former version is kept, and Docker may
+        // have started it again.
+        (Some(current), Some(previous), None) if observed.bakes => {
+            if previous.seen.running && current.running {
+                stop_previous(previous)
+            } else {
+                Step::Done
+            }
+        }
+        (Some(_), Some(previous), None) => remove_previous(previous),
+        (None, Some(previous), None) => bring_back(previous),
     }
 }
 
-fn deploy(deployment: DeploymentId, epoch: Epoch, observed: &Observed, held: Held) -> Step {
-    let Observed { current, next, previous, name_is_taken } = observed;
-    if current.as_ref().is_some_and(|seen| seen.deployment == Some(deployment)) {
-        return settle(observed);
+/// As [`settle`], and what is kept for a bake time goes too: something else is ordered now.
+fn settle_for_good(observed: &Observed) -> Step {
+    match (&observed.current, &observed.previous, &observed.next) {
+        (Some(_), Some(previous), None) => remove_previous(previous),
+        _ => settle(observed),
     }
-    let ours = |seen: &Seen| held >= Held::Created && seen.deployment == Some(deployment) && seen.epoch == Some(epoch);
-    let switching = held >= Held::Proven && next.as_ref().is_some_and(ours);
+}
+
+fn give_back(release: DeploymentId, observed: &Observed) -> Step {
+    match (&observed.current, &observed.next) {
+        (Some(current), None) if current.deployment == Some(release) => {
+            Step::Uncommit { id: current.id.clone(), name: failed_name(&current.base) }
+        }
+        (Some(current), Some(next)) if current.deployment == Some(release) => remove_next(next),
+        // It has served, and may have something to write down.
+        (None, Some(next)) if next.was_committed && next.running => stop_next(next),
+        _ => settle(observed),
+    }
+}
+
+fn deploy(goal: Deploy, observed: &Observed, held: Held) -> Step {
+    let Observed { current, next, previous, foreign, .. } = observed;
+    if let Some(current) = current.as_ref().filter(|seen| seen.deployment == Some(goal.release)) {
+        return committed(goal, current, observed, held);
+    }
+    if is_newer(current.as_ref(), goal.sequence) {
+        return Step::RefuseOlder;
+    }
+    let is_ours = |seen: &Seen| {
+        let same = seen.deployment == Some(goal.release) && seen.epoch == Some(goal.epoch);
+        same && held >= Held::Created && !seen.was_committed
+    };
+    let switching = held >= Held::Proven && next.as_ref().is_some_and(is_ours);
     if let Some(previous) = previous {
-        // Left by an attempt that was never settled, unless it is this one's.
-        if current.is_some() || !switching {
+        // Left by an attempt that was never settled, or kept for a bake time that this deployment ends.
+        if current.is_some() {
+            return remove_previous(previous);
+        }
+        if !switching {
             return settle(observed);
         }
         if previous.seen.running {
-            return Step::StopPrevious { id: previous.seen.id.clone() };
+            return stop_previous(previous);
         }
     }
-    if *name_is_taken {
+    let stranger = foreign.as_ref();
+    if stranger.is_some_and(|f| !goal.adopt || f.is_managed || current.is_some() || previous.is_some()) {
         return Step::RefuseName;
     }
     match next {
-        Some(next) if !ours(next) => Step::RemoveNext { id: next.id.clone() },
+        Some(next) if !is_ours(next) => remove_next(next),
         None if held < Held::Pulled => Step::Pull,
         None => Step::Create,
         Some(_) if held < Held::Proven => Step::ProveLease,
-        Some(next) => match current {
-            Some(seen) => {
-                let suffix = if seen.running { PREVIOUS } else { PREVIOUS_STOPPED };
-                Step::SetAside { id: seen.id.clone(), name: format!("{}{suffix}", seen.base) }
-            }
-            None if !next.running => Step::StartNext { id: next.id.clone() },
-            None if held < Held::Checked => Step::Check { id: next.id.clone() },
-            None => Step::Commit { id: next.id.clone() },
+        Some(next) => match (current, stranger) {
+            (Some(seen), _) => Step::SetAside { id: seen.id.clone(), name: previous_name(&seen.base, seen.running) },
+            (None, Some(foreign)) => Step::SetAside { id: foreign.id.clone(), name: adopted_name(foreign) },
+            (None, None) if !next.running => Step::StartNext { id: next.id.clone() },
+            (None, None) if held < Held::Checked => Step::Check { id: next.id.clone() },
+            (None, None) => Step::Commit { id: next.id.clone() },
         },
     }
 }
 
-impl Observed {
-    /// Of one application, out of all containers of the engine. `base` is the container name that it is to have.
-    pub fn of(containers: &[Container], host: &str, application: ApplicationId, base: &str) -> Self {
-        let mut observed = Self::default();
-        let application = application.to_string();
-        for container in containers {
-            let labelled = |key, value: &str| container.labels.get(key).is_some_and(|v| v == value);
-            let ours = labelled(label::HOST, host) && labelled(label::APPLICATION, &application);
-            if !ours {
-                observed.name_is_taken |= container.name == base;
-                continue;
-            }
-            let seen = Seen::of(container, base);
-            // One that was renamed by hand to something else is left alone.
-            match container.name.strip_prefix(&seen.base) {
-                Some("") => observed.current = Some(seen),
-                Some(NEXT) => observed.next = Some(seen),
-                Some(PREVIOUS) => observed.previous = Some(Previous { seen, should_run: true, revived: false }),
-                Some(PREVIOUS_STOPPED) if observed.previous.is_none() => {
-                    observed.previous = Some(Previous { seen, should_run: false, revived: false });
-                }
-                _ => {}
-            }
-        }
-        observed
+/// Of a deployment that was committed: the rest of its bake time, and then nothing of another version.
+fn committed(goal: Deploy, current: &Seen, observed: &Observed, held: Held) -> Step {
+    if let Some(next) = &observed.next {
+        return remove_next(next);
     }
-
-    /// With what this process knows from before, which Docker does not show.
-    #[must_use]
-    pub fn knowing(mut self, before: &Self) -> Self {
-        let revived = before.previous.as_ref().filter(|before| before.revived).map(|before| &before.seen.id);
-        if let Some(previous) = &mut self.previous {
-            previous.revived = previous.seen.running && revived == Some(&previous.seen.id);
-        }
-        self
-    }
-
-    /// What Docker will show after a step that went well.
-    #[must_use]
-    pub fn after(mut self, step: &Step) -> Self {
-        match step {
-            Step::RefuseName | Step::Pull | Step::Create | Step::ProveLease | Step::Check { .. } | Step::Done => {}
-            Step::SetAside { name, .. } => {
-                let should_run = !name.ends_with(PREVIOUS_STOPPED);
-                self.previous = self.current.take().map(|seen| Previous { should_run, seen, revived: false });
-            }
-            Step::StopPrevious { .. } => {
-                if let Some(previous) = &mut self.previous {
-                    previous.seen.running = false;
-                }
-            }
-            Step::StartNext { .. } => {
-                if let Some(next) = &mut self.next {
-                    next.running = true;
-                }
-            }
-            Step::Commit { .. } => self.current = self.next.take(),
-            Step::RemoveNext { .. } => self.next = None,
-            Step::RemovePrevious { .. } => self.previous = None,
-            Step::StartPrevious { .. } => {
-                if let Some(previous) = &mut self.previous {
-                    previous.seen.running = true;
-                    previous.revived = true;
-                }
-            }
-            Step::BringBack { .. } => self.current = self.previous.take().map(|previous| previous.seen),
-        }
-        self
+    let baking = goal.bake && observed.bakes && held < Held::Baked;
+    match &observed.previous {
+        // Of a process that goes on with it: from here on nobody calls it off.
+        _ if baking && held < Held::Proven => Step::ProveLease,
+        Some(previous) if baking && previous.seen.running && current.running => stop_previous(previous),
+        _ if baking => Step::Bake { id: current.id.clone() },
+        Some(previous) => remove_previous(previous),
+        None => Step::Done,
     }
 }
 
-impl Seen {
-    fn of(container: &Container, base: &str) -> Self {
-        let text = |key| container.labels.get(key).map(String::as_str);
-        Self {
-            id: container.id.clone(),
-            base: text(label::NAME).unwrap_or(base).to_owned(),
-            deployment: text(label::DEPLOYMENT).and_then(|id| DeploymentId::parse(id).ok()),
-            epoch: text(label::EPOCH).and_then(|epoch| epoch.parse().ok()).map(Epoch),
-            digest: text(label::DIGEST).and_then(|digest| Digest::parse(digest).ok()),
-            running: container.running,
+fn stop(sequence: Sequence, observed: &Observed, held: Held) -> Step {
+    match &observed.current {
+        current if is_newer(current.as_ref(), sequence) => Step::RefuseOlder,
+        _ if settle_for_good(observed) != Step::Done => settle_for_good(observed),
+        // One that ended by itself would be started with Docker.
+        Some(current) if current.running || current.always && held < Held::Checked => {
+            once_proven(held, Step::StopCurrent { id: current.id.clone(), always: current.always })
+        }
+        Some(_) | None => Step::Done,
+    }
+}
+
+fn start(sequence: Sequence, observed: &Observed, held: Held) -> Step {
+    match &observed.current {
+        current if is_newer(current.as_ref(), sequence) => Step::RefuseOlder,
+        _ if settle_for_good(observed) != Step::Done => settle_for_good(observed),
+        None => Step::RefuseNothing,
+        Some(_) if held >= Held::Checked => Step::Done,
+        Some(current) if current.running => Step::Check { id: current.id.clone() },
+        Some(current) => once_proven(held, Step::StartCurrent { id: current.id.clone(), always: current.always }),
+    }
+}
+
+fn restart(sequence: Sequence, observed: &Observed, held: Held) -> Step {
+    if held >= Held::Restarted {
+        return match (settle(observed), &observed.current) {
+            (Step::Done, Some(current)) if held < Held::Checked => Step::Check { id: current.id.clone() },
+            (Step::Done, None) => Step::RefuseNothing,
+            (step, _) => step,
+        };
+    }
+    match (&observed.current, &observed.previous) {
+        (current, _) if is_newer(current.as_ref(), sequence) => Step::RefuseOlder,
+        // Set aside by this process, which is asked to start it whatever it looks like.
+        (None, Some(previous)) if held >= Held::Proven => start_previous(previous),
+        _ if settle_for_good(observed) != Step::Done => settle_for_good(observed),
+        (None, _) => Step::RefuseNothing,
+        (Some(current), _) => {
+            let name = previous_name(&current.base, true);
+            once_proven(held, Step::SetAside { id: current.id.clone(), name })
         }
     }
 }
 
+/// Current goes last: with it gone, a crash would bring previous back.
+fn remove(sequence: Sequence, observed: &Observed, held: Held) -> Step {
+    let Observed { current, next, previous, strays, .. } = observed;
+    if is_newer(current.as_ref(), sequence) {
+        return Step::RefuseOlder;
+    }
+    // Somebody else's that was set aside is not the application's to remove.
+    if current.is_none() && previous.as_ref().is_some_and(|previous| previous.foreign) {
+        return settle(observed);
+    }
+    let volumes = UnnamedVolumes::Remove;
+    let step = match (next, previous, strays.first(), current) {
+        (Some(next), ..) => Step::RemoveNext { id: next.id.clone(), volumes },
+        (None, Some(previous), ..) if previous.seen.running => stop_previous(previous),
+        (None, Some(previous), ..) if previous.foreign => remove_previous(previous),
+        (None, Some(previous), ..) => Step::RemovePrevious { id: previous.seen.id.clone(), volumes },
+        (None, None, Some(stray), _) => Step::RemoveStray { id: stray.id.clone() },
+        (None, None, None, Some(current)) if current.running => {
+            Step::StopCurrent { id: current.id.clone(), always: current.always }
+        }
+        (None, None, None, Some(current)) => Step::RemoveCurrent { id: current.id.clone() },
+        (None, None, None, None) => return Step::Done,
+    };
+    once_proven(held, step)
+}
+
+fn once_proven(held: Held, step: Step) -> Step {
+    if held < Held::Proven { Step::ProveLease } else { step }
+}
+
+/// A late order must not undo what came after it. A way back carries the sequence of what it takes back.
+fn is_newer(current: Option<&Seen>, sequence: Sequence) -> bool {
+    current.and_then(|seen| seen.sequence).is_some_and(|seen| seen > sequence)
+}
+
+/// Started before it is renamed: its name is what says that it should run.
+fn bring_back(previous: &Previous) -> Step {
+    if previous.should_run && !previous.revived {
+        return start_previous(previous);
+    }
+    Step::BringBack { id: previous.seen.id.clone(), name: previous.seen.base.clone() }
+}
+
+fn start_previous(previous: &Previous) -> Step {
+    Step::StartPrevious { id: previous.seen.id.clone(), always: previous.seen.always }
+}
+
+fn stop_previous(previous: &Previous) -> Step {
+    Step::StopPrevious { id: previous.seen.id.clone(), always: previous.seen.always }
+}
+
+fn stop_next(next: &Seen) -> Step {
+    Step::StopNext { id: next.id.clone(), always: next.always }
+}
+
+/// What served as the committed version may have written something that somebody wants.
+fn remove_next(next: &Seen) -> Step {
+    let volumes = if next.was_committed { UnnamedVolumes::Keep } else { UnnamedVolumes::Remove };
+    Step::RemoveNext { id: next.id.clone(), volumes }
+}
+
+fn remove_previous(previous: &Previous) -> Step {
+    Step::RemovePrevious { id: previous.seen.id.clone(), volumes: UnnamedVolumes::Keep }
+}
+
+#[cfg(test)]
+#[path = "plan/explore_tests.rs"]
+mod explore_tests;
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
+use jiff::Timestamp;
+use tidegate_domain::id::ApplicationId;
 
 use super::*;
+use crate::docker::{Container, label};
 
 const OLD: &str = "01890a5d-ac96-774b-bcce-b302099a8051";
 const NEW: &str = "01890a5d-ac96-774b-bcce-b302099a8052";
@@ -14,209 +16,202 @@ fn seen(id: &str, deployment: &str, epoch: u64, running: bool) -> Seen {
         id: id.to_owned(),
         base: "shop".to_owned(),
         deployment: DeploymentId::parse(deployment).ok(),
+        sequence: Some(Sequence(3)),
         epoch: Some(Epoch(epoch)),
-        digest: None,
         running,
+        ..Seen::default()
     }
 }
 
-fn goal(epoch: u64) -> Goal {
-    Goal::Deploy { deployment: DeploymentId::parse(NEW).unwrap(), epoch: Epoch(epoch) }
+fn previous(seen: Seen) -> Previous {
+    Previous { seen, should_run: true, revived: false, foreign: false }
 }
 
-/// A process with its memory, and the engine it looks at.
-#[derive(Debug, Clone)]
-struct Simulation {
-    engine: Observed,
-    goal: Goal,
-    held: Held,
-    healthy: bool,
+fn deploy_new(change: impl FnOnce(&mut Deploy)) -> Goal {
+    let release = DeploymentId::parse(NEW).unwrap();
+    let mut goal = Deploy { release, sequence: Sequence(4), epoch: Epoch(2), bake: false, adopt: false };
+    change(&mut goal);
+    Goal::Deploy(goal)
 }
 
-impl Simulation {
-    /// Carries out one step; false when there is nothing left to do.
-    fn advance(&mut self) -> bool {
-        let step = next_step(&self.goal, &self.engine, self.held);
-        let Goal::Deploy { epoch, .. } = self.goal else {
-            self.engine = self.engine.clone().after(&step);
-            return step != Step::Done;
-        };
-        match &step {
-            Step::Pull => self.hold(Held::Pulled),
-            Step::Create => {
-                assert!(self.engine.next.is_none() && self.held >= Held::Pulled);
-                self.engine.next = Some(seen("created", NEW, epoch.0, false));
-                self.hold(Held::Created);
+/// All steps from here, each as it is meant to go.
+fn steps(goal: &Goal, mut engine: Observed, mut held: Held) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for _ in 0..MOST_STEPS {
+        let step = next_step(goal, &engine, held);
+        match step {
+            Step::Done | Step::RefuseName | Step::RefuseOlder | Step::RefuseNothing => {
+                steps.push(step);
+                return steps;
             }
-            Step::ProveLease => self.hold(Held::Proven),
-            Step::Check { .. } if !self.healthy => self.goal = Goal::Settle,
-            Step::Check { .. } => self.hold(Held::Checked),
-            Step::Commit { .. } => {
-                assert!(self.held == Held::Checked && self.engine.current.is_none());
-                assert!(self.engine.next.as_ref().is_some_and(|next| next.running));
-            }
-            Step::StartNext { .. } => {
-                assert!(!self.engine.previous.as_ref().is_some_and(|p| p.seen.running), "two on one port");
-            }
-            Step::SetAside { .. } | Step::StopPrevious { .. } => {
-                assert!(self.held >= Held::Proven, "switched without a lease");
-            }
-            Step::RefuseName => return false,
-            Step::RemoveNext { .. }
-            | Step::RemovePrevious { .. }
-            | Step::StartPrevious { .. }
-            | Step::BringBack { .. }
-            | Step::Done => {}
+            Step::ProveLease => held = Held::Proven,
+            Step::Check { .. } => held = Held::Checked,
+            Step::Bake { .. } => held = Held::Baked,
+            Step::StartPrevious { .. } if matches!(goal, Goal::Restart { .. }) => held = Held::Restarted,
+            _ => {}
         }
-        self.engine = self.engine.clone().after(&step);
-        step != Step::Done
+        engine = engine.after(&step);
+        // As a look would tell.
+        engine.bakes |= matches!((&step, goal), (Step::Commit { .. }, Goal::Deploy(goal)) if goal.bake);
+        steps.push(step);
     }
-
-    fn hold(&mut self, now: Held) {
-        self.held = self.held.max(now);
-    }
-
-    fn run(&mut self) {
-        for _ in 0..MOST_STEPS {
-            if !self.advance() {
-                return;
-            }
-        }
-        panic!("does not end: {self:?}");
-    }
-
-    fn runs(&self) -> Option<&Seen> {
-        self.engine.current.as_ref().filter(|current| current.running)
-    }
+    panic!("does not end: {steps:?}");
 }
 
-/// What settling must bring back: the committed container, and whether it runs.
-fn committed(engine: &Observed) -> Option<(String, bool)> {
-    let previous = || engine.previous.as_ref().map(|p| (p.seen.id.clone(), p.should_run || p.seen.running));
-    engine.current.as_ref().map(|seen| (seen.id.clone(), seen.running)).or_else(previous)
+fn a() -> String {
+    "a".to_owned()
 }
 
-fn any_engine() -> impl Strategy<Value = Observed> {
-    let deployment = prop_oneof![Just(OLD), Just(NEW)];
-    let current = proptest::option::of((any::<bool>(), deployment.clone()));
-    let next = proptest::option::of((any::<bool>(), deployment, 1_u64..4));
-    let previous = proptest::option::of((any::<bool>(), any::<bool>()));
-    (current, next, previous).prop_map(|(current, next, previous)| Observed {
-        current: current.map(|(running, deployment)| seen("current", deployment, 1, running)),
-        next: next.map(|(running, deployment, epoch)| seen("next", deployment, epoch, running)),
-        previous: previous.map(|(running, should_run)| Previous {
-            seen: seen("previous", OLD, 1, running),
-            should_run,
-            revived: false,
-        }),
-        name_is_taken: false,
-    })
+fn b() -> String {
+    "b".to_owned()
 }
 
-proptest! {
-    #[test]
-    fn settling_brings_back_what_was_committed_from_any_state(engine in any_engine(), crash_after in 0..MOST_STEPS) {
-        let expected = committed(&engine);
-        let mut simulation = Simulation { engine, goal: Goal::Settle, held: Held::Nothing, healthy: true };
-        for _ in 0..crash_after {
-            simulation.advance();
-        }
-        // The next process begins anew.
-        simulation.run();
-        prop_assert_eq!(committed(&simulation.engine), expected);
-        prop_assert!(simulation.engine.next.is_none() && simulation.engine.previous.is_none());
-        let settled = simulation.engine.clone();
-        simulation.run();
-        prop_assert_eq!(simulation.engine, settled);
-    }
-
-    #[test]
-    fn a_crash_anywhere_ends_where_no_crash_would(
-        engine in any_engine(),
-        crash_after in 0..MOST_STEPS,
-        healthy: bool,
-        recovers: bool,
-    ) {
-        let already = engine.current.as_ref().is_some_and(|c| c.deployment == DeploymentId::parse(NEW).ok());
-        let before = committed(&engine);
-        let mut simulation = Simulation { engine, goal: goal(2), held: Held::Nothing, healthy };
-        for _ in 0..crash_after {
-            simulation.advance();
-        }
-        if recovers {
-            simulation.goal = Goal::Settle;
-            simulation.run();
-            let now = committed(&simulation.engine);
-            let is_new = simulation.engine.current.as_ref().is_some_and(|c| c.deployment == DeploymentId::parse(NEW).ok());
-            prop_assert!(is_new && healthy || now == before, "{before:?} became {now:?}");
-        }
-        simulation.goal = goal(3);
-        simulation.held = Held::Nothing;
-        simulation.run();
-        prop_assert!(simulation.engine.next.is_none() && simulation.engine.previous.is_none());
-        if healthy && !already {
-            let deployed = simulation.engine.current.as_ref().is_some_and(|c| c.deployment == DeploymentId::parse(NEW).ok());
-            prop_assert!(deployed, "{simulation:?}");
-        } else if !healthy {
-            prop_assert_eq!(committed(&simulation.engine), before.clone());
-        }
-        if before.is_some_and(|(_, ran)| ran) {
-            prop_assert!(simulation.runs().is_some(), "{simulation:?}");
-        }
-        let done = simulation.engine.clone();
-        simulation.goal = goal(4);
-        simulation.held = Held::Nothing;
-        if healthy || already {
-            simulation.run();
-            prop_assert_eq!(simulation.engine, done);
-        }
-    }
-}
+const KEEP: UnnamedVolumes = UnnamedVolumes::Keep;
 
 #[test]
 fn the_switch_does_nothing_between_stopping_and_starting() {
-    let mut engine = Observed { current: Some(seen("a", OLD, 1, true)), ..Observed::default() };
-    engine.next = Some(seen("b", NEW, 2, false));
-    let mut held = Held::Proven;
-    let mut steps = Vec::new();
-    for _ in 0..MOST_STEPS {
-        let step = next_step(&goal(2), &engine, held);
-        if matches!(step, Step::Check { .. }) {
-            held = Held::Checked;
-        }
-        engine = engine.after(&step);
-        if step == Step::Done {
-            break;
-        }
-        steps.push(step);
-    }
-    let (a, b) = (|| "a".to_owned(), || "b".to_owned());
+    let current = Some(seen("a", OLD, 1, true));
+    let engine = Observed { current, next: Some(seen("b", NEW, 2, false)), ..Observed::default() };
+    let switch = [
+        Step::SetAside { id: a(), name: "shop.tidegate-prev".to_owned() },
+        Step::StopPrevious { id: a(), always: false },
+        Step::StartNext { id: b() },
+        Step::Check { id: b() },
+        Step::Commit { id: b() },
+    ];
+    let ends =
+        |baking: &[Step]| [&switch, baking, &[Step::RemovePrevious { id: a(), volumes: KEEP }, Step::Done]].concat();
+    assert_eq!(steps(&deploy_new(|_| {}), engine.clone(), Held::Proven), ends(&[]));
+    // With a bake time the former version goes only after it.
+    let bake = [Step::Bake { id: b() }];
+    assert_eq!(steps(&deploy_new(|goal| goal.bake = true), engine, Held::Proven), ends(&bake));
+}
+
+#[test]
+fn what_fails_in_its_bake_time_gives_its_name_back_before_anything_else() {
+    let release = DeploymentId::parse(NEW).unwrap();
+    let engine = Observed {
+        current: Some(seen("b", NEW, 2, true)),
+        previous: Some(previous(seen("a", OLD, 1, false))),
+        bakes: true,
+        ..Observed::default()
+    };
+    assert_eq!(steps(&Goal::Settle, engine.clone(), Held::Nothing), [Step::Done], "somebody may go on with it");
     assert_eq!(
-        steps,
+        steps(&Goal::Return { release }, engine, Held::Nothing),
         [
-            Step::SetAside { id: a(), name: "shop.tidegate-prev".to_owned() },
-            Step::StopPrevious { id: a() },
-            Step::StartNext { id: b() },
-            Step::Check { id: b() },
-            Step::Commit { id: b() },
-            Step::RemovePrevious { id: a() },
+            Step::Uncommit { id: b(), name: "shop.tidegate-failed".to_owned() },
+            Step::StopNext { id: b(), always: false },
+            Step::RemoveNext { id: b(), volumes: KEEP },
+            Step::StartPrevious { id: a(), always: false },
+            Step::BringBack { id: a(), name: "shop".to_owned() },
+            Step::Done,
         ]
     );
+    let first = Observed { current: Some(seen("b", NEW, 2, false)), bakes: true, ..Observed::default() };
+    let uncommit = Step::Uncommit { id: b(), name: "shop.tidegate-failed".to_owned() };
+    let nothing_left = [uncommit, Step::RemoveNext { id: b(), volumes: KEEP }, Step::Done];
+    assert_eq!(steps(&Goal::Return { release }, first, Held::Nothing), nothing_left);
+}
+
+#[test]
+fn an_adopted_container_is_back_before_what_stands_beside_it_goes() {
+    let foreign = Foreign { id: a(), base: "shop".to_owned(), running: true, always: true, is_managed: false };
+    let engine =
+        Observed { foreign: Some(foreign.clone()), next: Some(seen("b", NEW, 2, false)), ..Observed::default() };
+    let adopt = deploy_new(|goal| goal.adopt = true);
+    let set_aside = Step::SetAside { id: a(), name: "shop.tidegate-adopted-always".to_owned() };
+    let way = steps(&adopt, engine.clone(), Held::Proven);
+    assert_eq!(way[..2], [set_aside.clone(), Step::StopPrevious { id: a(), always: true }]);
+    let mut failing = engine.clone().after(&set_aside);
+    failing.next = Some(seen("b", NEW, 2, true));
+    assert_eq!(
+        steps(&Goal::Settle, failing, Held::Nothing),
+        [
+            Step::StopNext { id: b(), always: false },
+            Step::StartPrevious { id: a(), always: true },
+            Step::BringBack { id: a(), name: "shop".to_owned() },
+            Step::RemoveNext { id: b(), volumes: UnnamedVolumes::Remove },
+            Step::Done,
+        ]
+    );
+    assert_eq!(next_step(&deploy_new(|_| {}), &engine, Held::Nothing), Step::RefuseName);
+    let managed = Foreign { is_managed: true, ..foreign };
+    let engine = Observed { foreign: Some(managed), ..Observed::default() };
+    assert_eq!(next_step(&adopt, &engine, Held::Nothing), Step::RefuseName, "it is another worker's");
+}
+
+#[test]
+fn the_other_orders_go_their_shortest_way() {
+    let sequence = Sequence(3);
+    let of = |running: bool, always: bool| Observed {
+        current: Some(Seen { always, ..seen("a", OLD, 1, running) }),
+        ..Observed::default()
+    };
+    let check = |goal: Goal, engine: Observed, expect: &[Step]| {
+        assert_eq!(steps(&goal, engine, Held::Nothing), expect, "{goal:?}");
+    };
+    let (prove, check_it) = (|| Step::ProveLease, || Step::Check { id: a() });
+    let stop = |always| Step::StopCurrent { id: a(), always };
+    let start = |always| Step::StartCurrent { id: a(), always };
+    check(Goal::Stop { sequence }, of(true, false), &[prove(), stop(false), Step::Done]);
+    check(Goal::Stop { sequence }, of(false, false), &[Step::Done]);
+    check(Goal::Stop { sequence }, Observed::default(), &[Step::Done]);
+    check(Goal::Start { sequence }, of(false, true), &[prove(), start(true), check_it(), Step::Done]);
+    check(Goal::Start { sequence }, of(true, false), &[check_it(), Step::Done]);
+    check(Goal::Start { sequence }, Observed::default(), &[Step::RefuseNothing]);
+    let aside = || Step::SetAside { id: a(), name: "shop.tidegate-prev".to_owned() };
+    let again = |always| Step::StartPrevious { id: a(), always };
+    let back = || Step::BringBack { id: a(), name: "shop".to_owned() };
+    for running in [true, false] {
+        check(
+            Goal::Restart { sequence },
+            of(running, true),
+            &[prove(), aside(), again(true), back(), check_it(), Step::Done],
+        );
+    }
+    check(Goal::Restart { sequence }, Observed::default(), &[Step::RefuseNothing]);
+    let gone = Step::RemoveCurrent { id: a() };
+    check(Goal::Remove { sequence }, of(true, false), &[prove(), stop(false), gone, Step::Done]);
+    let strays = vec![seen("b", OLD, 1, true)];
+    let stray = Observed { strays, ..Observed::default() };
+    check(Goal::Remove { sequence }, stray, &[prove(), Step::RemoveStray { id: b() }, Step::Done]);
+}
+
+#[test]
+fn an_older_order_changes_nothing() {
+    let newer = Observed {
+        current: Some(seen("a", OLD, 1, true)),
+        next: Some(seen("b", NEW, 2, false)),
+        ..Observed::default()
+    };
+    let sequence = Sequence(2);
+    let older = deploy_new(|goal| goal.sequence = sequence);
+    let all =
+        [Goal::Stop { sequence }, Goal::Start { sequence }, Goal::Restart { sequence }, Goal::Remove { sequence }];
+    for goal in [older].into_iter().chain(all) {
+        for held in [Held::Nothing, Held::Proven] {
+            assert_eq!(next_step(&goal, &newer, held), Step::RefuseOlder, "{goal:?}");
+        }
+    }
+    // A way back has the sequence of what it takes back.
+    let same = deploy_new(|goal| goal.sequence = Sequence(3));
+    assert_ne!(next_step(&same, &newer, Held::Nothing), Step::RefuseOlder);
 }
 
 #[test]
 fn what_was_set_aside_is_started_once_even_if_it_seems_to_run() {
-    let previous = Previous { seen: seen("a", OLD, 1, true), should_run: true, revived: false };
-    let dying = Observed { previous: Some(previous), ..Observed::default() };
-    let start = Step::StartPrevious { id: "a".to_owned() };
+    let dying = Observed { previous: Some(previous(seen("a", OLD, 1, true))), ..Observed::default() };
+    let start = Step::StartPrevious { id: a(), always: false };
     assert_eq!(next_step(&Goal::Settle, &dying, Held::Nothing), start);
     let looked_again = dying.clone().knowing(&dying.clone().after(&start));
-    let bring_back = Step::BringBack { id: "a".to_owned(), name: "shop".to_owned() };
+    let bring_back = Step::BringBack { id: a(), name: "shop".to_owned() };
     assert_eq!(next_step(&Goal::Settle, &looked_again, Held::Nothing), bring_back);
 }
 
 #[test]
 fn roles_are_told_by_name_and_owner() {
+    let now = Timestamp::from_second(1_000).unwrap();
     let container = |name: &str, host: &str, application: &str, base: &str| Container {
         id: name.to_owned(),
         name: name.to_owned(),
@@ -225,6 +220,7 @@ fn roles_are_told_by_name_and_owner() {
             (label::APPLICATION.to_owned(), application.to_owned()),
             (label::NAME.to_owned(), base.to_owned()),
             (label::DEPLOYMENT.to_owned(), OLD.to_owned()),
+            (label::SEQUENCE.to_owned(), "3".to_owned()),
             (label::EPOCH.to_owned(), "4".to_owned()),
         ]),
         running: true,
@@ -237,13 +233,43 @@ fn roles_are_told_by_name_and_owner() {
         container("shop.tidegate-prev", "acme/a", "8", "shop"),
         container("shop.by-hand", "acme/a", "7", "shop"),
     ];
-    let observed = Observed::of(&all, "acme/a", ApplicationId(7), "shop");
-    assert_eq!(observed, Observed { current: Some(seen("shop", OLD, 4, true)), ..Observed::default() });
+    let of = |host, application, base, containers: &[Container]| {
+        let whose = Whose { host, application: ApplicationId(application), base, adopts: false };
+        Observed::of(containers, whose, now)
+    };
+    let observed = of("acme/a", 7, "shop", &all);
+    let strays = vec![seen("shop.by-hand", OLD, 4, true)];
+    assert_eq!(observed, Observed { current: Some(seen("shop", OLD, 4, true)), strays, ..Observed::default() });
     // The same application under its new name: what runs under the old one is still what is to be replaced.
-    let renamed = Observed::of(&all, "acme/a", ApplicationId(7), "store");
-    assert_eq!(renamed.current.unwrap().base, "shop");
-    let foreign = Observed::of(&all, "acme/b", ApplicationId(9), "shop");
-    assert_eq!(foreign, Observed { name_is_taken: true, ..Observed::default() });
-    let step = next_step(&goal(2), &foreign, Held::Nothing);
-    assert_eq!(step, Step::RefuseName);
+    assert_eq!(of("acme/a", 7, "store", &all).current.unwrap().base, "shop");
+    let foreign = of("acme/b", 9, "shop", &all);
+    assert!(foreign.foreign.as_ref().unwrap().is_managed);
+    assert_eq!(next_step(&deploy_new(|_| {}), &foreign, Held::Nothing), Step::RefuseName);
+    // Somebody else's is known by its name, and only beside one of ours.
+    let mut adopted = container("shop.tidegate-adopted", "", "", "");
+    adopted.labels.clear();
+    let pair = [adopted, container("shop.tidegate-next", "acme/a", "7", "shop")];
+    let aside = of("acme/a", 7, "shop", &pair).previous.unwrap();
+    assert!(aside.foreign && aside.should_run && aside.seen.base == "shop");
+    assert_eq!(of("acme/b", 7, "shop", &pair), Observed::default());
+    assert_eq!(of("acme/a", 7, "shop", &pair[..1]), Observed::default());
+    let whose = Whose { host: "acme/a", application: ApplicationId(7), base: "shop", adopts: true };
+    assert!(Observed::of(&pair[..1], whose, now).previous.is_some(), "whoever adopts it brings it back");
+}
+
+#[test]
+fn a_bake_time_ends_with_its_label() {
+    let labels = BTreeMap::from([
+        (label::HOST.to_owned(), "acme/a".to_owned()),
+        (label::APPLICATION.to_owned(), "7".to_owned()),
+        (label::BAKES_UNTIL.to_owned(), "1970-01-01T00:20:00Z".to_owned()),
+    ]);
+    let (id, name) = (a(), "shop".to_owned());
+    let shop = Container { id, name, labels, running: true, image_id: String::new(), published: Vec::new() };
+    let whose = Whose { host: "acme/a", application: ApplicationId(7), base: "shop", adopts: false };
+    let bakes = |second| {
+        let now = Timestamp::from_second(second).unwrap();
+        Observed::of(std::slice::from_ref(&shop), whose, now).bakes
+    };
+    assert!(bakes(1_199) && !bakes(1_200));
 }

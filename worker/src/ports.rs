@@ -3,11 +3,11 @@
 
 use std::{
     io::ErrorKind,
-    net::{SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
 };
 
 use tidegate_domain::{
-    application::{Port, Protocol},
+    application::{Port, Probe, Protocol},
     assignment::TargetError,
     job::Job,
 };
@@ -33,7 +33,28 @@ pub(crate) fn check_free(job: &Job, containers: &[Container], own: &[&str], is_l
             return Err(failure::port_taken(port, None));
         }
     }
-    Ok(())
+    match on_host_network(job) {
+        Some(port) if is_local && !containers.iter().any(|c| c.running && own.contains(&c.id.as_str())) => {
+            match failure::holder(&port, containers, own) {
+                Some(holder) => Err(failure::port_taken(&port, Some(&holder.name))),
+                None if is_bound(&port) => Err(failure::port_taken(&port, None)),
+                None => Ok(()),
+            }
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// On the host's network the application binds by itself, and only its health check tells where. Whatever listened there
+/// already would be taken for it. While a version of its own runs, that one does.
+fn on_host_network(job: &Job) -> Option<Port> {
+    let probe = job.health_check.as_ref().map(|check| &check.probe).filter(|_| job.container.uses_host_network());
+    match probe? {
+        Probe::Http { port, .. } | Probe::Tcp { port } => {
+            Some(Port { host: *port, container: *port, protocol: Protocol::Tcp, host_ip: Ipv4Addr::LOCALHOST.into() })
+        }
+        Probe::Command { .. } | Probe::None => None,
+    }
 }
 
 /// Nothing ever listens here, so that no client is answered by mistake. Any other error than "in use" (no right to a low
@@ -55,7 +76,7 @@ fn is_bound(port: &Port) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use tidegate_domain::assignment::ErrorCode;
+    use tidegate_domain::{application::HealthCheck, assignment::ErrorCode};
 
     use super::*;
     use crate::{docker::Published, samples};
@@ -85,6 +106,36 @@ mod tests {
         assert!(told.message.contains("the container other"), "{}", told.message);
         assert!(check_free(&job, &[container], &["1"], true).is_ok());
 
+        drop(listener);
+        assert!(check_free(&job, &[], &[], true).is_ok());
+    }
+
+    #[tokio::test]
+    async fn on_the_hosts_network_the_port_of_the_health_check_is_looked_at() {
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut job = samples::job();
+        job.health_check = Some(HealthCheck {
+            probe: Probe::Tcp { port },
+            interval_ms: 100,
+            timeout_ms: 100,
+            retries: 1,
+            start_period_ms: 0,
+            deadline_ms: 1_000,
+        });
+        assert!(check_free(&job, &[], &[], true).is_ok(), "a container's own network has all ports free");
+        job.container.networks = vec!["host".to_owned()];
+        let told = check_free(&job, &[], &[], true).unwrap_err();
+        assert_eq!(told.code, ErrorCode::PortTaken);
+        let own = Container {
+            id: "1".to_owned(),
+            name: "shop".to_owned(),
+            labels: BTreeMap::new(),
+            running: true,
+            image_id: String::new(),
+            published: Vec::new(),
+        };
+        assert!(check_free(&job, &[own], &["1"], true).is_ok(), "the old version listens there");
         drop(listener);
         assert!(check_free(&job, &[], &[], true).is_ok());
     }

@@ -5,13 +5,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::future::join_all;
 use tidegate_domain::id::ApplicationId;
+use tokio::time::timeout;
 
 use crate::{
-    docker::{Error, UnnamedVolumes, label},
+    deadline::Limits,
+    docker::{Engine, Error, Stopped, label},
     perform::Host,
-    plan::{Goal, Held, Observed, Step, next_step},
+    plan::{Goal, Held, Observed, Step, Whose, next_step},
     trace,
 };
 
@@ -44,20 +45,12 @@ pub enum Recovery {
     Failed(Error),
 }
 
-/// Settles every application of this host. To be run before anything else on start, and never beside a deployment of
-/// the same application. Applications that needed nothing
-/// are not in the answer.
+/// Settles one application. To be done with each of [`applications`] before anything else on start, and never beside a
+/// deployment of the same one. None: it needed nothing.
 ///
 /// # Errors
 /// The engine does not list its containers; nothing was done.
-pub async fn recover(host: &Host) -> Result<Vec<Recovered>, Error> {
-    let all = applications(host).await?.into_iter();
-    let all = all.map(|(application, name)| recover_one(host, application, name));
-    Ok(join_all(all).await.into_iter().flatten().collect())
-}
-
-/// Settles one application, as [`recover`] does all of them.
-pub async fn recover_application(host: &Host, application: ApplicationId) -> Result<Option<Recovered>, Error> {
+pub async fn recover(host: &Host, application: ApplicationId) -> Result<Option<Recovered>, Error> {
     match applications(host).await?.remove(&application) {
         Some(name) => Ok(recover_one(host, application, name).await),
         None => Ok(None),
@@ -65,7 +58,10 @@ pub async fn recover_application(host: &Host, application: ApplicationId) -> Res
 }
 
 /// Applications of which there is any container here, with their container name.
-async fn applications(host: &Host) -> Result<BTreeMap<ApplicationId, String>, Error> {
+///
+/// # Errors
+/// The engine does not list its containers.
+pub async fn applications(host: &Host) -> Result<BTreeMap<ApplicationId, String>, Error> {
     let label = host.label();
     let mut applications = BTreeMap::new();
     for container in host.engine.containers().await? {
@@ -80,11 +76,27 @@ async fn applications(host: &Host) -> Result<BTreeMap<ApplicationId, String>, Er
 }
 
 async fn recover_one(host: &Host, application: ApplicationId, name: String) -> Option<Recovered> {
-    let result = match settle(host, application, &name, ATTEMPTS).await {
+    let settling =
+        Settling { application, name: name.clone(), goal: Goal::Settle, adopts: false, grace: Duration::ZERO };
+    let result = match settle(host, &settling, ATTEMPTS).await {
         Ok(settled) => settled.recovery()?,
         Err(error) => Recovery::Failed(error),
     };
     Some(Recovered { application, name, result })
+}
+
+/// What is to be settled.
+#[derive(Debug, Clone)]
+pub(crate) struct Settling {
+    pub(crate) application: ApplicationId,
+    /// Its container's.
+    pub(crate) name: String,
+    /// [`Goal::Settle`] or [`Goal::Return`].
+    pub(crate) goal: Goal,
+    /// See [`Whose::adopts`].
+    pub(crate) adopts: bool,
+    /// Of what was committed and goes.
+    pub(crate) grace: Duration,
 }
 
 /// What settling found and did.
@@ -108,26 +120,26 @@ impl Settled {
 }
 
 /// For a way back after a switch.
-pub(crate) async fn restore(host: &Host, application: ApplicationId, name: &str) -> Result<Settled, Error> {
-    settle(host, application, name, ATTEMPTS).await
+pub(crate) async fn restore(host: &Host, settling: &Settling) -> Result<Settled, Error> {
+    settle(host, settling, ATTEMPTS).await
 }
 
 /// For what a deployment leaves behind that changed nothing: the next recovery or deployment removes it too.
-pub(crate) async fn clean_up(host: &Host, application: ApplicationId, name: &str) -> Result<Settled, Error> {
-    settle(host, application, name, 2).await
+pub(crate) async fn clean_up(host: &Host, settling: &Settling) -> Result<Settled, Error> {
+    settle(host, settling, 2).await
 }
 
 /// Any error is tried again, whatever it is: there is nothing better to do about an application that is down.
-async fn settle(host: &Host, application: ApplicationId, name: &str, attempts: u32) -> Result<Settled, Error> {
+async fn settle(host: &Host, settling: &Settling, attempts: u32) -> Result<Settled, Error> {
     let mut done = Vec::new();
     let mut pause = FIRST_PAUSE;
     let mut left = attempts;
     loop {
-        match pass(host, application, name, &mut done).await {
+        match pass(host, settling, &mut done).await {
             Ok(observed) => return Ok(Settled { observed, done }),
             Err(error) if left <= 1 => return Err(error),
             Err(error) => {
-                trace::settling_failed(application, &error);
+                trace::settling_failed(settling.application, &error);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 left -= 1;
@@ -137,39 +149,84 @@ async fn settle(host: &Host, application: ApplicationId, name: &str, attempts: u
 }
 
 /// One pass, from looking to "nothing left to do". A crash in here is what the next one begins with.
-async fn pass(host: &Host, application: ApplicationId, name: &str, done: &mut Vec<Step>) -> Result<Observed, Error> {
-    let engine = &host.engine;
-    let mut observed = host.observe(application, name).await?;
+async fn pass(host: &Host, settling: &Settling, done: &mut Vec<Step>) -> Result<Observed, Error> {
+    let limits = Limits { grace: settling.grace, ..Limits::default() };
+    let mut observed = observe(host, settling).await?;
     for _ in 0..MOST_STEPS {
-        let step = next_step(&Goal::Settle, &observed, Held::Nothing);
-        match &step {
-            // Killed, not asked: it never served as the committed version, and the old one is waiting for its ports.
-            Step::RemoveNext { id } => engine.remove(id, UnnamedVolumes::Remove).await?,
-            Step::RemovePrevious { id } => engine.remove(id, UnnamedVolumes::Keep).await?,
-            Step::StartPrevious { id } => engine.restart(id).await?,
-            Step::BringBack { id, name } => engine.rename(id, name).await?,
-            Step::Done
-            | Step::RefuseName
-            | Step::Pull
-            | Step::Create
-            | Step::ProveLease
-            | Step::SetAside { .. }
-            | Step::StopPrevious { .. }
-            | Step::StartNext { .. }
-            | Step::Check { .. }
-            | Step::Commit { .. } => {
-                // What was predicted is looked at once more before it is told.
-                let seen = host.observe(application, name).await?;
-                if next_step(&Goal::Settle, &seen, Held::Nothing) == Step::Done {
-                    return Ok(seen);
-                }
-                observed = seen;
-                continue;
+        let step = next_step(&settling.goal, &observed, Held::Nothing);
+        if step == Step::Done {
+            // What was predicted is looked at once more before it is told.
+            let seen = observe(host, settling).await?;
+            if next_step(&settling.goal, &seen, Held::Nothing) == Step::Done {
+                return Ok(seen);
             }
+            observed = seen;
+            continue;
+        }
+        let limit = limits.of(&step);
+        match timeout(limit, settling_step(&host.engine, &step, settling.grace)).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(Error::Late(limit)),
         }
         // While the application is down no time goes into looking.
         observed = observed.after(&step);
         done.push(step);
     }
     Err(Error::Refused { status: 409, message: "the application's containers keep being changed by others".to_owned() })
+}
+
+async fn observe(host: &Host, settling: &Settling) -> Result<Observed, Error> {
+    let label = host.label();
+    let Settling { application, name, adopts, .. } = settling;
+    let whose = Whose { host: &label, application: *application, base: name, adopts: *adopts };
+    Ok(Observed::of(&host.engine.containers().await?, whose, tidegate_aws::clock::now()))
+}
+
+/// A step that any way back may have. `grace` is for what was committed; a version that was only tried is killed.
+pub(crate) async fn settling_step(engine: &Engine, step: &Step, grace: Duration) -> Result<(), Error> {
+    match step {
+        Step::RemoveNext { id, volumes } | Step::RemovePrevious { id, volumes } => engine.remove(id, *volumes).await,
+        Step::StopNext { id, always } | Step::StopPrevious { id, always } => {
+            stop(engine, id, *always, grace).await.map(drop)
+        }
+        Step::StartPrevious { id, always } => {
+            engine.restart(id).await?;
+            // Before it is renamed, so that a crash in between does it again.
+            if *always { engine.start_with_docker(id, true).await } else { Ok(()) }
+        }
+        Step::BringBack { id, name } | Step::Uncommit { id, name } => engine.rename(id, name).await,
+        Step::Done
+        | Step::RefuseName
+        | Step::RefuseOlder
+        | Step::RefuseNothing
+        | Step::Pull
+        | Step::Create
+        | Step::ProveLease
+        | Step::SetAside { .. }
+        | Step::StartNext { .. }
+        | Step::Check { .. }
+        | Step::Commit { .. }
+        | Step::Bake { .. }
+        | Step::StopCurrent { .. }
+        | Step::StartCurrent { .. }
+        | Step::RemoveCurrent { .. }
+        | Step::RemoveStray { .. } => Ok(()),
+    }
+}
+
+/// Stops a container for good: Docker does not start it again with itself.
+///
+/// A crash before the stop leaves one that runs, and is started again after every end but one on purpose: what `always`
+/// promises beyond that is missing until its next start.
+pub(crate) async fn stop(engine: &Engine, id: &str, always: bool, grace: Duration) -> Result<Stopped, Error> {
+    if always {
+        engine.start_with_docker(id, false).await?;
+    }
+    engine.stop(id, grace).await
+}
+
+/// Starts what was stopped so.
+pub(crate) async fn start(engine: &Engine, id: &str, always: bool) -> Result<(), Error> {
+    engine.start(id).await?;
+    if always { engine.start_with_docker(id, true).await } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! What a host shows of a deployment, to somebody who has no work order in hand.
+//! What a host shows of a release, to somebody who has no work order in hand.
 
 use tidegate_domain::{
     id::{ApplicationId, DeploymentId},
@@ -10,11 +10,11 @@ use crate::{
     perform::Host,
 };
 
-/// How a deployment stands on a host.
+/// How a release stands on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// It was committed: the application's container is its.
-    Committed(Digest),
+    Committed { digest: Digest, runs: bool },
     /// It was not, and another version's container runs.
     OtherRuns,
     /// It was not, and nothing of the application runs.
@@ -24,8 +24,8 @@ pub enum Standing {
 impl Host {
     /// # Errors
     /// The engine does not list its containers.
-    pub async fn standing(&self, application: ApplicationId, deployment: DeploymentId) -> Result<Standing, Error> {
-        let (host, application, deployment) = (self.label(), application.to_string(), deployment.to_string());
+    pub async fn standing(&self, application: ApplicationId, release: DeploymentId) -> Result<Standing, Error> {
+        let (host, application, release) = (self.label(), application.to_string(), release.to_string());
         let containers = self.engine.containers().await?;
         let mut standing = Standing::NothingRuns;
         for container in &containers {
@@ -36,8 +36,8 @@ impl Host {
             let digest = container.labels.get(label::DIGEST).and_then(|text| Digest::parse(text).ok());
             match digest {
                 // Under the application's own name: that rename is the commit.
-                Some(digest) if labelled(label::NAME, &container.name) && labelled(label::DEPLOYMENT, &deployment) => {
-                    return Ok(Standing::Committed(digest));
+                Some(digest) if labelled(label::NAME, &container.name) && labelled(label::DEPLOYMENT, &release) => {
+                    return Ok(Standing::Committed { digest, runs: container.running });
                 }
                 Some(_) | None if container.running => standing = Standing::OtherRuns,
                 Some(_) | None => {}

@@ -13,31 +13,44 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use tidegate_aws::{assignments::StoredAssignment, clock, host_side::HostSide, hosts::Heartbeat, queues::Received};
+use tidegate_aws::{
+    assignments::StoredAssignment,
+    clock,
+    host_side::{HostSide, Work},
+    queues::Received,
+};
 use tidegate_domain::{
     assignment::Next,
     id::{ApplicationId, Epoch},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::{Id, JoinError, JoinSet},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
+    alone, heartbeat,
     job::{self, Worker},
     perform::Host,
     settle::{self, Recovered, Recovery},
+    task::Tasks,
+    vitals::Vitals,
 };
 
+/// In the data folder.
+pub(crate) const LOCK: &str = "worker.lock";
 /// Assignments are looked at so often without any wake-up.
 const LOOK: Duration = Duration::from_mins(1);
 const LONG_POLL: Duration = Duration::from_secs(20);
-const HEARTBEAT: Duration = Duration::from_secs(30);
 /// The same while Docker has not answered yet.
 const WITHOUT_DOCKER: Duration = Duration::from_secs(2);
 /// Before another try to bring back an application that could not be brought back.
 const SETTLE: Duration = Duration::from_mins(1);
+/// To bring back one application may take so long; then it is tried again.
+const RECOVERY: Duration = Duration::from_secs(90);
+/// The first look waits so long for all of them, which as a rule takes a fraction of it.
+const FIRST: Duration = Duration::from_secs(15);
 /// Between tries to reach something that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -55,6 +68,10 @@ pub struct Settings {
 pub enum WorkError {
     #[error("another worker runs for this host already (it holds {0})")]
     AlreadyRunning(PathBuf),
+    #[error("another worker runs for this host already, with another data folder; stop it first")]
+    RunningElsewhere,
+    #[error("this process cannot have a Unix socket, which tells that no other worker of this host runs")]
+    NoSocket(#[source] io::Error),
     #[error("the data folder {path} cannot be used")]
     Data {
         path: PathBuf,
@@ -71,24 +88,36 @@ pub async fn run(
     host: Host,
     side: HostSide,
     settings: Settings,
+    vitals: Vitals,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), WorkError> {
     let _lock = lock(&settings.data)?;
-    let worker = Arc::new(Worker { host, side });
+    let alone = alone::hold(&host.label()).await.map_err(WorkError::NoSocket)?;
+    let _alone = alone.ok_or(WorkError::RunningElsewhere)?;
+    let worker = Arc::new(Worker { host, side, vitals, stopping: stop.clone() });
+    let beat_now = Arc::new(Notify::new());
     let mut desk = Desk {
         worker: Arc::clone(&worker),
         settings,
         in_hand: BTreeMap::new(),
         jobs: JoinSet::new(),
+        tasks: Tasks::new(Arc::clone(&worker)),
         recovered: false,
+        recovery: RECOVERY,
         unsettled: BTreeMap::new(),
+        beat_now: Arc::clone(&beat_now),
     };
-    desk.recover().await;
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = desk.recover_first() => {}
+    }
     let (wake, woken) = mpsc::channel(1);
     let mut beside = JoinSet::new();
     beside.spawn(listen(Arc::clone(&worker), wake));
-    beside.spawn(beat(worker));
+    beside.spawn(heartbeat::keep_beating(Arc::clone(&worker), beat_now));
     desk.work(woken, &mut stop).await;
+    desk.worker.vitals.stopping();
     beside.shutdown().await;
     desk.wind_up().await;
     Ok(())
@@ -98,7 +127,7 @@ pub async fn run(
 fn lock(data: &Path) -> Result<File, WorkError> {
     let failed = |source| WorkError::Data { path: data.to_owned(), source };
     std::fs::create_dir_all(data).map_err(failed)?;
-    let path = data.join("worker.lock");
+    let path = data.join(LOCK);
     let file = File::create(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -128,34 +157,30 @@ async fn listen(worker: Arc<Worker>, wake: mpsc::Sender<Vec<Received>>) {
     }
 }
 
-async fn beat(worker: Arc<Worker>) {
-    loop {
-        let engine_version = match worker.host.engine.version().await {
-            Ok(version) => Some(version),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "Docker does not answer");
-                None
-            }
-        };
-        let heartbeat =
-            Heartbeat { at: clock::now(), worker_version: env!("CARGO_PKG_VERSION").to_owned(), engine_version };
-        if let Err(error) = worker.side.beat(&heartbeat).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat could be written");
-        }
-        sleep(HEARTBEAT).await;
-    }
-}
-
 struct Desk {
     worker: Arc<Worker>,
     settings: Settings,
-    /// What is being worked on, and by which task: one job an application.
-    in_hand: BTreeMap<ApplicationId, Id>,
+    /// What is being worked on: one job an application.
+    in_hand: BTreeMap<ApplicationId, InHand>,
     jobs: JoinSet<Ended>,
-    /// Whether all that the process before has left was looked at.
+    /// What is done beside them.
+    tasks: Tasks,
+    /// Whether it is known what the process before may have left: from then on each application is in hand or unsettled
+    /// until it was looked at.
     recovered: bool,
+    /// See [`RECOVERY`].
+    recovery: Duration,
     /// Applications that could not be brought back, or whose job broke off, and when to try next.
     unsettled: BTreeMap<ApplicationId, Instant>,
+    /// Told whenever a job has ended, so that views show what it left.
+    beat_now: Arc<Notify>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct InHand {
+    by: Id,
+    /// It brings back what was left, and takes no assignment's place: one that hangs must not keep the others waiting.
+    settles: bool,
 }
 
 /// A job that has come to its end.
@@ -169,16 +194,29 @@ impl Desk {
     async fn work(&mut self, mut woken: mpsc::Receiver<Vec<Received>>, stop: &mut watch::Receiver<bool>) {
         let mut messages = Vec::new();
         loop {
-            if !self.recovered && self.jobs.is_empty() {
-                self.recover().await;
+            self.worker.vitals.turned();
+            if !self.recovered {
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = self.recover() => {}
+                }
             }
             self.settle_what_is_due();
-            let next_look = self.look().await;
+            // A look that is left in the middle has begun each job as a whole, or not at all.
+            let next_look = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                next_look = self.look() => next_look,
+            };
+            self.worker.vitals.working_on(self.jobs.len());
+            self.worker.vitals.ready();
             self.forget(&mut messages).await;
             tokio::select! {
-                () = tokio::time::sleep_until(next_look) => {}
+                () = turn_until(next_look, &self.worker.vitals) => {}
                 received = woken.recv() => messages = received.unwrap_or_default(),
                 Some(ended) = self.jobs.join_next() => self.ended(ended),
+                () = self.tasks.room() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
         }
@@ -189,16 +227,25 @@ impl Desk {
     /// While Docker does not answer nothing can be brought back; deployments then fail and say so, and this is tried again
     /// with every look.
     async fn recover(&mut self) {
-        match settle::recover(&self.worker.host).await {
-            Ok(recovered) => {
+        let left = settle::applications(&self.worker.host).await;
+        self.worker.vitals.docker(left.is_ok());
+        match left {
+            Ok(left) => {
                 self.recovered = true;
-                for found in recovered {
-                    if !is_settled(&found) {
-                        self.unsettled.insert(found.application, Instant::now() + SETTLE);
-                    }
-                }
+                let now = Instant::now();
+                self.unsettled.extend(left.into_keys().map(|application| (application, now)));
+                self.settle_what_is_due();
             }
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "Docker does not answer"),
+        }
+    }
+
+    /// Left at any moment, it is gone on with by the loop.
+    async fn recover_first(&mut self) {
+        self.recover().await;
+        let until = Instant::now() + FIRST;
+        while let Ok(Some(ended)) = timeout_at(until, self.jobs.join_next()).await {
+            self.ended(ended);
         }
     }
 
@@ -210,53 +257,69 @@ impl Desk {
         let due: Vec<_> = self.unsettled.iter().filter(|(a, due)| is_due(a, due)).map(|(a, _)| *a).collect();
         for application in due {
             self.unsettled.remove(&application);
-            let worker = Arc::clone(&self.worker);
+            let (worker, limit) = (Arc::clone(&self.worker), self.recovery);
             let task = self.jobs.spawn(async move {
-                let settled = match settle::recover_application(&worker.host, application).await {
-                    Ok(found) => found.is_none_or(|found| is_settled(&found)),
-                    Err(error) => {
+                let settled = match timeout(limit, settle::recover(&worker.host, application)).await {
+                    Ok(Ok(found)) => found.is_none_or(|found| is_settled(&found)),
+                    Ok(Err(error)) => {
                         tracing::error!(error = &error as &dyn std::error::Error, "Docker does not answer");
+                        false
+                    }
+                    Err(_) => {
+                        tracing::error!(application.id = %application, "Docker is too slow to bring it back; trying again");
                         false
                     }
                 };
                 Ended { application, settled }
             });
-            self.in_hand.insert(application, task.id());
+            self.in_hand.insert(application, InHand { by: task.id(), settles: true });
         }
     }
 
     /// Looks at all open assignments and begins what can be begun. When to look again, if nothing happens before.
     async fn look(&mut self) -> Instant {
-        let open = match self.worker.side.assignments().await {
-            Ok(open) => open,
+        let Work { assignments, tasks } = match self.worker.side.look().await {
+            Ok(work) => work,
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "the assignments cannot be read; trying again"
+                    "what there is to do cannot be read; trying again"
                 );
                 return Instant::now() + PAUSE;
             }
         };
+        self.worker.vitals.looked(assignments.len());
+        self.tasks.tidy();
         let now = clock::now();
         // Without Docker, soon again: what a crash left stopped must not wait.
         let mut next_look = Instant::now() + if self.recovered { LOOK } else { WITHOUT_DOCKER };
-        next_look = self.unsettled.values().copied().fold(next_look, Instant::min);
-        for assignment in open {
-            if self.in_hand.contains_key(&assignment.application_id) {
+        let waiting = self.unsettled.iter().filter(|(application, _)| !self.in_hand.contains_key(*application));
+        next_look = waiting.map(|(_, due)| *due).fold(next_look, Instant::min);
+        for assignment in assignments {
+            let application = assignment.application_id;
+            if self.in_hand.contains_key(&application) || self.tasks.keeps(application) {
                 continue;
             }
             match assignment.assignment().next(now) {
                 Next::Wait(at) => next_look = next_look.min(Instant::now() + until(at, now)),
-                Next::Report => job::report(&self.worker, assignment.deployment_id).await,
+                Next::Report => {
+                    job::report(&self.worker, assignment.deployment_id).await;
+                    self.worker.vitals.turned();
+                }
                 Next::Claim(epoch) => self.begin(assignment, epoch, Begin::Job),
                 Next::GiveUp(epoch) => self.begin(assignment, epoch, Begin::GiveUp),
             }
         }
+        // Before a recovery any application may have been left half-done.
+        let is_worked_on = |application| {
+            !self.recovered || self.in_hand.contains_key(&application) || self.unsettled.contains_key(&application)
+        };
+        self.tasks.begin(tasks, is_worked_on, now);
         next_look
     }
 
     fn begin(&mut self, assignment: StoredAssignment, epoch: Epoch, what: Begin) {
-        if self.jobs.len() >= self.settings.max_concurrent_jobs {
+        if self.in_hand.values().filter(|job| !job.settles).count() >= self.settings.max_concurrent_jobs {
             return;
         }
         let application = assignment.application_id;
@@ -271,10 +334,11 @@ impl Desk {
             };
             Ended { application, settled }
         });
-        self.in_hand.insert(application, task.id());
+        self.in_hand.insert(application, InHand { by: task.id(), settles: false });
     }
 
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
+        self.beat_now.notify_one();
         match ended {
             Ok(Ended { application, settled }) => {
                 self.in_hand.remove(&application);
@@ -285,7 +349,7 @@ impl Desk {
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a job broke off");
                 let broken: Vec<_> =
-                    self.in_hand.iter().filter(|(_, id)| **id == error.id()).map(|(a, _)| *a).collect();
+                    self.in_hand.iter().filter(|(_, job)| job.by == error.id()).map(|(a, _)| *a).collect();
                 for application in broken {
                     self.in_hand.remove(&application);
                     self.unsettled.insert(application, Instant::now());
@@ -302,12 +366,15 @@ impl Desk {
                     "a wake-up was not deleted and will come again"
                 );
             }
+            self.worker.vitals.turned();
         }
     }
 
-    /// Lets the jobs in hand end within the time for that. What does not is taken over by the next process.
+    /// Lets the jobs in hand end within the time for that: before their switch they give up by themselves. What does not is
+    /// taken over by the next process.
     async fn wind_up(&mut self) {
-        let all = async { while self.jobs.join_next().await.is_some() {} };
+        let jobs = async { while self.jobs.join_next().await.is_some() {} };
+        let all = async { tokio::join!(jobs, self.tasks.wind_up()) };
         if timeout(self.settings.shutdown, all).await.is_err() {
             tracing::warn!(jobs = self.jobs.len(), "stopped in the middle of jobs; the next process goes on with them");
         }
@@ -327,7 +394,22 @@ enum Begin {
     GiveUp,
 }
 
+/// Turning meanwhile.
+async fn turn_until(until: Instant, vitals: &Vitals) {
+    loop {
+        let pulse = Instant::now() + vitals.pulse();
+        sleep_until(until.min(pulse)).await;
+        if until <= pulse {
+            return;
+        }
+        vitals.turned();
+    }
+}
+
 fn until(at: Timestamp, now: Timestamp) -> Duration {
     let left = at.duration_since(now).max(SignedDuration::from_millis(10));
     left.unsigned_abs()
 }
+
+#[cfg(test)]
+mod tests;

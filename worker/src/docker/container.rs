@@ -1,20 +1,26 @@
 //! Containers: what there is, and what is done to one.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use bollard::{
     container::LogOutput,
     exec::{StartExecOptions, StartExecResults},
     models::{
-        ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, ExecConfig, HealthConfig,
-        HealthStatusEnum, PortSummaryTypeEnum,
+        ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum,
+        ContainerUpdateBody, ExecConfig, HealthConfig, HealthStatusEnum, PortSummaryTypeEnum, RestartPolicy,
+        RestartPolicyNameEnum,
     },
     query_parameters::{
-        InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+        InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
         RenameContainerOptionsBuilder, RestartContainerOptions, StartContainerOptions,
     },
 };
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use tidegate_domain::application::{HealthCheck, Port, Probe, Protocol};
 
 use super::{Engine, Error, QUICK, SLOW, within};
@@ -34,14 +40,17 @@ pub mod label {
     pub const NAME: &str = "tidegate.name";
     /// Of its image, as the registry knows it.
     pub const DIGEST: &str = "tidegate.digest";
+    /// Of the image that ran before another one than [`DIGEST`]'s: a way back needs it.
+    pub const FORMER_DIGEST: &str = "tidegate.former-digest";
+    /// Until then at the latest its bake time lasts, and the version before is kept.
+    pub const BAKES_UNTIL: &str = "tidegate.bakes-until";
+    /// [`ALWAYS`], or not there: what Docker's own policy is again whenever the container is to run.
+    pub const RESTART_POLICY: &str = "tidegate.restart-policy";
+    pub const ALWAYS: &str = "always";
 }
 
 /// The longest that an application may have.
-const LONGEST_GRACE: Duration = Duration::from_mins(10);
-/// Lines of a kept log tail.
-const LOG_LINES: &str = "50";
-/// Past this a log tail is not read on: fifty lines of the engine's longest fit.
-const LOG_BYTES: usize = 1024 * 1024;
+pub(crate) const LONGEST_GRACE: Duration = Duration::from_mins(10);
 /// Kept of a probe's output, for the message that tells why it failed.
 const PROBE_OUTPUT_BYTES: usize = 4 * 1024;
 
@@ -74,13 +83,20 @@ impl Published {
 
 /// One container, looked at closely.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the engine tells it")]
 pub struct Inspected {
+    /// And not waiting for Docker to restart it.
     pub running: bool,
-    pub restarting: bool,
     /// Of the last run, if it has ended.
     pub exit_code: Option<i64>,
     pub oom_killed: bool,
     pub restart_count: u64,
+    /// Of the last run.
+    pub started_at: Option<Timestamp>,
+    /// Somebody has asked for its removal.
+    pub is_being_removed: bool,
+    /// Docker starts it with its own start, even if it was stopped on purpose.
+    pub always: bool,
     /// The engine's verdict on the image's own health check, if it has one.
     pub healthy: Option<bool>,
     /// The image's own health check, as one of ours.
@@ -131,6 +147,14 @@ impl Engine {
         within(LONGEST_GRACE + SLOW, self.docker.restart_container(id, None::<RestartContainerOptions>)).await
     }
 
+    /// Whether Docker starts it with its own start although it was stopped on purpose. Nothing else of its policy changes.
+    pub async fn start_with_docker(&self, id: &str, always: bool) -> Result<(), Error> {
+        let name = if always { RestartPolicyNameEnum::ALWAYS } else { RestartPolicyNameEnum::UNLESS_STOPPED };
+        let restart_policy = Some(RestartPolicy { name: Some(name), maximum_retry_count: None });
+        let body = ContainerUpdateBody { restart_policy, ..ContainerUpdateBody::default() };
+        within(QUICK, self.docker.update_container(id, body)).await
+    }
+
     /// Kills it if it runs. Does nothing if there is none.
     pub async fn remove(&self, id: &str, unnamed_volumes: UnnamedVolumes) -> Result<(), Error> {
         let remove_volumes = matches!(unnamed_volumes, UnnamedVolumes::Remove);
@@ -139,20 +163,6 @@ impl Engine {
             Err(error) if error.status() == Some(404) => Ok(()),
             other => other,
         }
-    }
-
-    /// The last lines of both streams in the order they were written, oldest first, nothing taken out yet.
-    pub async fn log_tail(&self, id: &str) -> Result<String, Error> {
-        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(LOG_LINES).build();
-        let mut lines = self.docker.logs(id, Some(options));
-        let mut text = Vec::new();
-        while let Some(line) = within(QUICK, async { lines.next().await.transpose() }).await? {
-            text.extend_from_slice(&line.into_bytes());
-            if text.len() > LOG_BYTES {
-                break;
-            }
-        }
-        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Runs a command in the container and waits for its end: its exit code and the end of what it wrote. The caller sets
@@ -223,18 +233,26 @@ impl From<ContainerInspectResponse> for Inspected {
         let state = inspected.state.unwrap_or_default();
         let running = state.running == Some(true);
         let restarting = state.restarting == Some(true);
+        let policy = inspected.host_config.and_then(|config| config.restart_policy);
         let config = inspected.config.unwrap_or_default();
         let image_check = config.healthcheck.and_then(|check| own_check(check, config.shell));
         let networks = inspected.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
-        let networks = networks
-            .into_iter()
-            .filter_map(|(name, endpoint)| Some(Network { name, address: endpoint.ip_address?.parse().ok()? }));
+        let networks = networks.into_iter().filter_map(|(name, endpoint)| {
+            // On the host's own network the container has no address but the machine's.
+            let on_host = (name == "host").then_some(Ipv4Addr::LOCALHOST.into());
+            Some(Network { address: on_host.or_else(|| endpoint.ip_address?.parse().ok())?, name })
+        });
         Self {
             running: running && !restarting,
-            restarting,
             exit_code: state.exit_code.filter(|_| restarting || !running),
             oom_killed: state.oom_killed == Some(true),
             restart_count: inspected.restart_count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0),
+            started_at: state.started_at.and_then(|at| at.parse().ok()),
+            is_being_removed: matches!(
+                state.status,
+                Some(ContainerStateStatusEnum::REMOVING | ContainerStateStatusEnum::DEAD)
+            ),
+            always: policy.and_then(|policy| policy.name) == Some(RestartPolicyNameEnum::ALWAYS),
             healthy: match state.health.and_then(|health| health.status) {
                 Some(HealthStatusEnum::HEALTHY) => Some(true),
                 Some(HealthStatusEnum::UNHEALTHY) => Some(false),

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::{
     models::{
-        ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType,
-        NetworkConnectRequest, NetworkingConfig, PortBinding, RestartPolicy as DockerRestartPolicy,
+        ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountTmpfsOptions, MountType,
+        NetworkConnectRequest, NetworkingConfig, PortBinding, ResourcesUlimits, RestartPolicy as DockerRestartPolicy,
         RestartPolicyNameEnum,
     },
     query_parameters::{CreateContainerOptionsBuilder, InspectNetworkOptions},
 };
 use tidegate_domain::{
-    application::{RestartPolicy, Volume},
+    container::{Capability, OWN_LABELS, RestartPolicy, Tmpfs, Volume},
     job::Job,
 };
 
@@ -61,7 +61,10 @@ fn body(new: &NewContainer<'_>) -> ContainerCreateBody {
     let options = &job.container;
     let port_key = |port: &tidegate_domain::application::Port| format!("{}/{}", port.container, port.protocol.as_str());
     let environment = job.variables.iter().map(|v| format!("{}={}", v.key, v.value.expose()));
-    let labels = new.labels.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    // Whatever a work order says, what recovery goes by is ours.
+    let given = options.labels.iter().filter(|(key, _)| !key.starts_with(OWN_LABELS));
+    let given = given.map(|(key, value)| (key.clone(), value.clone()));
+    let labels = given.chain(new.labels.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
     let first_network = options.networks.first();
     let endpoint = first_network.and_then(|network| Some((network.clone(), endpoint(network, new.alias)?)));
     ContainerCreateBody {
@@ -73,6 +76,7 @@ fn body(new: &NewContainer<'_>) -> ContainerCreateBody {
         entrypoint: options.entrypoint.clone(),
         user: options.user.clone(),
         working_dir: options.working_dir.clone(),
+        hostname: options.hostname.clone(),
         stop_timeout: Some(i64::from(options.stop_timeout_seconds)),
         host_config: Some(host_config(job)),
         networking_config: endpoint
@@ -98,13 +102,19 @@ fn host_config(job: &Job) -> HostConfig {
                 RestartPolicy::Always => RestartPolicyNameEnum::ALWAYS,
                 RestartPolicy::UnlessStopped => RestartPolicyNameEnum::UNLESS_STOPPED,
             }),
-            maximum_retry_count: None,
+            maximum_retry_count: options.restart_max_retries.map(i64::from),
         }),
-        memory: options.memory_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
+        memory: options.memory_bytes.map(bytes),
         nano_cpus: options.cpus.map(nano_cpus),
         pids_limit: options.pids_limit.map(i64::from),
-        mounts: Some(options.volumes.iter().map(mount).collect()),
+        shm_size: options.shm_size_bytes.map(bytes),
+        ulimits: Some(options.ulimits.iter().map(ulimit).collect()),
+        mounts: Some(options.volumes.iter().map(mount).chain(options.tmpfs.iter().map(tmpfs)).collect()),
         network_mode: options.networks.first().cloned(),
+        extra_hosts: Some(options.extra_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect()),
+        cap_add: Some(capabilities(&options.cap_add)),
+        cap_drop: Some(capabilities(&options.cap_drop)),
+        privileged: Some(options.privileged),
         log_config: Some(log_config(job)),
         init: Some(options.init),
         readonly_rootfs: Some(options.read_only_root),
@@ -119,21 +129,33 @@ fn nano_cpus(cpus: f64) -> i64 {
     (cpus * 1e9).round() as i64
 }
 
-/// Bounded by default: the engine's own default keeps every line for ever.
+/// Docker's sizes are signed. What does not fit is more than any machine has, and refused by the engine.
+fn bytes(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+fn capabilities(names: &[Capability]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn ulimit(limit: &tidegate_domain::container::Ulimit) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(limit.name.clone()), soft: Some(limit.soft), hard: Some(limit.hard) }
+}
+
+/// Bounded by default: the engine's own driver would keep every line for ever.
 fn log_config(job: &Job) -> HostConfigLogConfig {
-    match &job.container.log {
-        Some(log) => HostConfigLogConfig {
-            typ: Some(log.driver.clone()),
-            config: Some(log.options.clone().into_iter().collect()),
-        },
-        None => HostConfigLogConfig {
-            typ: Some("json-file".to_owned()),
-            config: Some(HashMap::from([
-                ("max-size".to_owned(), "10m".to_owned()),
-                ("max-file".to_owned(), "3".to_owned()),
-            ])),
-        },
+    const BOUNDED: &str = "json-file";
+    let (driver, given) = match &job.container.log {
+        Some(log) => (log.driver.clone(), log.options.clone()),
+        None => (BOUNDED.to_owned(), BTreeMap::new()),
+    };
+    let mut config: HashMap<_, _> = given.into_iter().collect();
+    if driver == BOUNDED {
+        for (key, value) in [("max-size", "10m"), ("max-file", "3")] {
+            config.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        }
     }
+    HostConfigLogConfig { typ: Some(driver), config: Some(config) }
 }
 
 /// As a mount, not as a bind: a source that does not exist is refused instead of made by root.
@@ -147,6 +169,18 @@ fn mount(volume: &Volume) -> Mount {
     }
 }
 
+fn tmpfs(tmpfs: &Tmpfs) -> Mount {
+    Mount {
+        target: Some(tmpfs.target.clone()),
+        typ: Some(MountType::TMPFS),
+        tmpfs_options: Some(MountTmpfsOptions {
+            size_bytes: tmpfs.size_bytes.map(bytes),
+            ..MountTmpfsOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
 fn endpoint(network: &str, alias: &str) -> Option<EndpointSettings> {
     (!BUILT_IN_NETWORKS.contains(&network))
         .then(|| EndpointSettings { aliases: Some(vec![alias.to_owned()]), ..EndpointSettings::default() })
@@ -155,7 +189,8 @@ fn endpoint(network: &str, alias: &str) -> Option<EndpointSettings> {
 #[cfg(test)]
 mod tests {
     use tidegate_domain::{
-        application::{LogOptions, Port, Protocol},
+        application::{Port, Protocol},
+        container::{HostAddress, LogOptions, Ulimit},
         job::JobVariable,
         secret::Secret,
         variable::VariableKey,
@@ -185,12 +220,28 @@ mod tests {
             .map(|(source, read_only)| Volume { source: source.to_owned(), target: "/data".to_owned(), read_only })
             .to_vec();
         options.command = Some(vec!["serve".to_owned()]);
+        options.tmpfs = vec![Tmpfs { target: "/tmp".to_owned(), size_bytes: Some(1 << 20) }];
+        options.restart_policy = RestartPolicy::OnFailure;
+        options.restart_max_retries = Some(4);
+        options.cap_add = vec![Capability::parse("NET_ADMIN").unwrap()];
+        options.cap_drop = vec![Capability::ALL];
+        options.privileged = true;
+        options.hostname = Some("web".to_owned());
+        options.extra_hosts = BTreeMap::from([("db".to_owned(), HostAddress::parse("10.0.0.5").unwrap())]);
+        options.shm_size_bytes = Some(1 << 27);
+        options.ulimits = vec![Ulimit { name: "nofile".to_owned(), soft: 1_024, hard: -1 }];
+        options.labels = [("team", "web"), ("tidegate.epoch", "9"), ("tidegate.other", "x")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
         let labels = BTreeMap::from([(super::super::label::EPOCH, "4".to_owned())]);
         let new = NewContainer { name: "shop.tidegate-next", alias: "shop", image: "i@sha256:0", labels, job: &job };
         let body = body(&new);
         assert_eq!(body.env.unwrap(), ["DB_URL=a=b c"]);
         assert_eq!(body.cmd.unwrap(), ["serve"]);
-        assert_eq!(body.stop_timeout, Some(10));
+        assert_eq!((body.stop_timeout, body.hostname.as_deref()), (Some(10), Some("web")));
+        let mut labels: Vec<_> = body.labels.unwrap().into_iter().collect();
+        labels.sort();
+        assert_eq!(labels, [("team".into(), "web".into()), ("tidegate.epoch".into(), "4".into())]);
         let aliases = body.networking_config.unwrap().endpoints_config.unwrap()["shop"].aliases.clone();
         assert_eq!(aliases.unwrap(), ["shop"]);
         let host = body.host_config.unwrap();
@@ -203,12 +254,40 @@ mod tests {
         assert_eq!(host.network_mode.as_deref(), Some("shop"));
         assert_eq!((host.init, host.readonly_rootfs), (Some(true), Some(true)));
         assert_eq!(host.security_opt.unwrap(), ["no-new-privileges:true"]);
-        assert_eq!(host.restart_policy.unwrap().name, Some(RestartPolicyNameEnum::UNLESS_STOPPED));
-        let mounts: Vec<_> = host.mounts.unwrap().into_iter().map(|m| (m.typ.unwrap(), m.read_only.unwrap())).collect();
+        let restart = host.restart_policy.unwrap();
+        assert_eq!((restart.name, restart.maximum_retry_count), (Some(RestartPolicyNameEnum::ON_FAILURE), Some(4)));
+        assert_eq!(host.cap_add.unwrap(), ["NET_ADMIN"]);
+        assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
+        assert_eq!((host.privileged, host.shm_size), (Some(true), Some(1 << 27)));
+        assert_eq!(host.extra_hosts.unwrap(), ["db:10.0.0.5"]);
+        let limit = host.ulimits.unwrap().remove(0);
+        assert_eq!((limit.name.as_deref(), limit.soft, limit.hard), (Some("nofile"), Some(1_024), Some(-1)));
+        let mut mounts = host.mounts.unwrap();
+        let in_memory = mounts.pop().unwrap();
+        assert_eq!((in_memory.typ, in_memory.target.as_deref()), (Some(MountType::TMPFS), Some("/tmp")));
+        assert_eq!(in_memory.tmpfs_options.unwrap().size_bytes, Some(1 << 20));
+        let mounts: Vec<_> = mounts.into_iter().map(|m| (m.typ.unwrap(), m.read_only.unwrap())).collect();
         assert_eq!(mounts, [(MountType::VOLUME, false), (MountType::BIND, true)]);
-        assert_eq!(host.log_config.unwrap().config.unwrap()["max-size"], "10m");
-        job.container.log = Some(LogOptions { driver: "local".to_owned(), options: BTreeMap::new() });
-        assert_eq!(log_config(&job).typ.as_deref(), Some("local"));
+    }
+
+    #[test]
+    fn the_log_of_the_usual_driver_is_bounded() {
+        let mut job = samples::job();
+        let mut check = |log: Option<(&str, &[(&str, &str)])>, driver: &str, expect: &[(&str, &str)]| {
+            job.container.log = log.map(|(driver, options)| LogOptions {
+                driver: driver.to_owned(),
+                options: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            });
+            let config = log_config(&job);
+            assert_eq!(config.typ.as_deref(), Some(driver));
+            let options: BTreeMap<_, _> = config.config.unwrap().into_iter().collect();
+            let options: Vec<_> = options.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+            assert_eq!(options, expect);
+        };
+        check(None, "json-file", &[("max-file", "3"), ("max-size", "10m")]);
+        check(Some(("json-file", &[("max-size", "1m")])), "json-file", &[("max-file", "3"), ("max-size", "1m")]);
+        check(Some(("local", &[])), "local", &[]);
+        check(Some(("syslog", &[("tag", "shop")])), "syslog", &[("tag", "shop")]);
     }
 
     #[test]

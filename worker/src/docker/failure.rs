@@ -120,6 +120,19 @@ pub fn start(error: &Error, job: &Job, others: &[Container]) -> TargetError {
     if message.contains("network") && message.contains("not found") {
         return start_failed(message, CREATE_NETWORK);
     }
+    if message.contains("bind source path does not exist") {
+        return start_failed(message, "make the folder or file on this host, or correct the volume's source");
+    }
+    if message.contains("unable to apply caps") {
+        return start_failed(
+            message,
+            "this engine does not have those capabilities itself; name the ones that the application needs in capAdd, in place of \
+             privileged or ALL",
+        );
+    }
+    if message.contains("unable to find user") || message.contains("unable to find group") {
+        return start_failed(message, "correct the application's user: the image has none of that name");
+    }
     if message.contains("executable file not found") || message.contains("no such file or directory") {
         return start_failed(message, "correct the application's command or entrypoint, or the image");
     }
@@ -269,6 +282,14 @@ mod tests {
         let told = start(&refused(400, message), &job, &[]);
         assert_eq!(told.code, ErrorCode::StartFailed);
         assert!(told.message.contains("/nope") && told.suggestion.contains("entrypoint"), "{told:?}");
+        for (message, about) in [
+            ("invalid mount config for type \"bind\": bind source path does not exist: /srv/x", "volume's source"),
+            ("unable to find user web: no matching entries in passwd file", "user"),
+            ("unable to start container process: unable to apply caps: operation not permitted", "capAdd"),
+        ] {
+            let told = start(&refused(400, message), &job, &[]);
+            assert!(told.message.contains(message) && told.suggestion.contains(about), "{told:?}");
+        }
         let conflict = "Conflict. The container name \"/shop\" is already in use by container \"0a\"";
         assert_eq!(create(&refused(409, conflict), "shop", &job).code, ErrorCode::NameTaken);
     }

@@ -5,8 +5,12 @@
 
 mod container;
 mod create;
+mod end;
+mod facts;
 pub mod failure;
 mod image;
+mod in_hand;
+mod log;
 mod pull;
 mod stop;
 
@@ -14,10 +18,18 @@ use std::{error::Error as StdError, future::Future, time::Duration};
 
 use bollard::Docker;
 
+pub(crate) use container::LONGEST_GRACE;
 pub use container::{Container, Inspected, Network, Published, UnnamedVolumes, label};
 pub use create::NewContainer;
+pub use end::End;
+pub use facts::{Detail, Machine, Ours, Version};
+pub use image::Removed;
+pub use in_hand::Hold;
+pub use log::{Tail, Written, WrittenLine};
 pub use pull::{PullProgress, Pulled};
 pub use stop::Stopped;
+
+use in_hand::InHand;
 
 /// For a call that does nothing but look up or rename.
 const QUICK: Duration = Duration::from_secs(20);
@@ -80,6 +92,7 @@ impl From<bollard::errors::Error> for Error {
 pub struct Engine {
     docker: Docker,
     is_local: bool,
+    in_hand: InHand,
 }
 
 impl Engine {
@@ -101,17 +114,13 @@ impl Engine {
             }
             request
         });
-        Ok(Self { docker, is_local: docker_host.is_none_or(|host| host.starts_with("unix://")) })
+        let in_hand = InHand::default();
+        Ok(Self { docker, in_hand, is_local: docker_host.is_none_or(|host| host.starts_with("unix://")) })
     }
 
     /// Whether the engine answers.
     pub async fn ping(&self) -> Result<(), Error> {
         within(QUICK, self.docker.ping()).await.map(|_| ())
-    }
-
-    /// The engine's own version.
-    pub async fn version(&self) -> Result<String, Error> {
-        Ok(within(QUICK, self.docker.version()).await?.version.unwrap_or_default())
     }
 
     /// Whether the engine's ports and directories are this machine's.

@@ -9,7 +9,7 @@ use tidegate_domain::{
     job::Job,
 };
 
-use super::{Engine, Error, QUICK, within};
+use super::{Engine, Error, Hold, QUICK, within};
 
 /// For a registry's answer about one manifest, through the engine.
 const REGISTRY_ANSWER: Duration = Duration::from_secs(30);
@@ -29,12 +29,13 @@ pub struct PullProgress {
     pub bytes_total: u64,
 }
 
-/// An image that is on the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An image that is on the host, and stays there as long as this is held.
+#[derive(Debug)]
 pub struct Pulled {
     pub digest: Digest,
     /// `name@sha256:…`: what a container is created from, whatever the tag says by then.
     pub reference: String,
+    _hold: Hold,
 }
 
 impl Engine {
@@ -44,19 +45,18 @@ impl Engine {
     /// # Errors
     /// What the engine or, through it, the registry says; [`super::failure::pull`] tells them apart.
     pub async fn pull(&self, job: &Job, mut progress: impl FnMut(PullProgress)) -> Result<Pulled, Error> {
-        let pinned = match (&job.digest, &job.version) {
-            (Some(digest), _) | (None, Version::Digest(digest)) => Some(digest.clone()),
-            (None, Version::Tag(_)) => None,
-        };
-        let by_digest = |digest: Digest| {
+        let pinned = pinned(job);
+        let by_digest = async |digest: Digest| {
+            let hold = self.in_hand.hold(&digest).await;
             let reference = job.image.at(&Version::Digest(digest.clone()));
-            Pulled { digest, reference }
+            Pulled { digest, reference, _hold: hold }
         };
-        if let Some(pulled) = pinned.clone().map(by_digest)
-            && self.has_image(&pulled.reference).await?
-        {
-            progress(PullProgress { percent: 100, ..PullProgress::default() });
-            return Ok(pulled);
+        if let Some(digest) = pinned.clone() {
+            let pulled = by_digest(digest).await;
+            if self.has_image(&pulled.reference).await? {
+                progress(PullProgress { percent: 100, ..PullProgress::default() });
+                return Ok(pulled);
+            }
         }
         // Asked first even if the digest is known: only here does the engine pass on a registry's 401 and 404 as such.
         let version = pinned.clone().map_or_else(|| job.version.clone(), Version::Digest);
@@ -70,7 +70,7 @@ impl Engine {
                 message: "the registry told no sha256 digest for the image".to_owned(),
             })?,
         };
-        let pulled = by_digest(digest);
+        let pulled = by_digest(digest).await;
         if !self.has_image(&pulled.reference).await? {
             self.fetch(&pulled.reference, credentials(job), &mut progress).await?;
         }
@@ -78,7 +78,7 @@ impl Engine {
         Ok(pulled)
     }
 
-    async fn has_image(&self, reference: &str) -> Result<bool, Error> {
+    pub(super) async fn has_image(&self, reference: &str) -> Result<bool, Error> {
         match within(QUICK, self.docker.inspect_image(reference)).await {
             Ok(_) => Ok(true),
             Err(error) if error.status() == Some(404) => Ok(false),
@@ -103,6 +103,14 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// The digest that is to run, if it is known before the registry is asked.
+pub(super) fn pinned(job: &Job) -> Option<Digest> {
+    match (&job.digest, &job.version) {
+        (Some(digest), _) | (None, Version::Digest(digest)) => Some(digest.clone()),
+        (None, Version::Tag(_)) => None,
     }
 }
 

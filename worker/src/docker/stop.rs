@@ -18,6 +18,16 @@ pub struct Stopped {
     clearing: Option<JoinHandle<Result<(), Error>>>,
 }
 
+impl Stopped {
+    /// Waits until the engine has cleared up.
+    pub async fn cleared(self) {
+        if let Some(clearing) = self.clearing {
+            // The process has ended, whatever is said of the rest.
+            let _ = clearing.await;
+        }
+    }
+}
+
 impl Engine {
     /// SIGTERM, and SIGKILL after `grace`. Does nothing to a container that is stopped.
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<Stopped, Error> {
