@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde_json::{Value, json};
 use tidegate_domain::{
     application::{
-        Application, ContainerName, ContainerOptions, HealthCheck, HostSelector, LogOptions, MAX_HOSTS, Port, Probe,
-        Protocol, RestartPolicy, Rollout, Strategy, VersionPattern, Volume,
+        Application, Concurrency, ContainerName, HealthCheck, HostSelector, MAX_HOSTS, Port, Probe, Protocol, Rollout,
+        Strategy, VersionPattern,
     },
     id::{HostName, ProjectId, RegistryId},
     image::ImageName,
@@ -19,7 +19,10 @@ use tidegate_web::{
     form::{Form, line, within},
 };
 
-use crate::projects::ProjectRef;
+use crate::{
+    container_form::{arguments, check_reachable, container_options},
+    projects::ProjectRef,
+};
 
 /// An application whose project may still be a key.
 pub(crate) struct Parsed {
@@ -52,8 +55,10 @@ pub(crate) fn read(mut form: Form, owner: &str, stored: Option<&Application>) ->
     let health_check = form.object("healthCheck", stored.and_then(|s| s.health_check.clone()), health_check);
     let container = stored.map(|s| s.container.clone()).unwrap_or_default();
     let container = form.object("container", Some(container), |form| Some(container_options(form))).unwrap_or_default();
+    check_reachable(&mut form, &container, &ports, health_check.as_ref());
     let rollout = stored.map(|s| s.rollout.clone()).unwrap_or_default();
     let rollout = form.object("rollout", Some(rollout), |form| Some(read_rollout(form))).unwrap_or_default();
+    let adopt = form.defaulted("adopt", stored.is_some_and(|s| s.adopt), Ok);
     let webhook_enabled = stored.is_none_or(|s| s.webhook_enabled);
     let webhook_enabled = form
         .object("webhook", Some(webhook_enabled), |form| {
@@ -83,13 +88,14 @@ pub(crate) fn read(mut form: Form, owner: &str, stored: Option<&Application>) ->
             health_check,
             container,
             rollout,
+            adopt,
             webhook_enabled,
         });
         Some(Parsed { project, with_project })
     })
 }
 
-fn unknown_value(what: &str, names: &str) -> Invalid {
+pub(crate) fn unknown_value(what: &str, names: &str) -> Invalid {
     Invalid::new("unknown-value", format!("is not {what}"), format!("use one of {names}"))
 }
 
@@ -240,93 +246,33 @@ fn health_check(form: &mut Form) -> Option<HealthCheck> {
     let interval_ms = form.defaulted("intervalMs", 500, within(100, 60_000));
     let timeout_ms = form.defaulted("timeoutMs", 1_000, within(100, 60_000));
     let retries = form.defaulted("retries", 3, within(1, 100));
-    let start_period_ms = form.defaulted("startPeriodMs", 2_000, within(0, 600_000));
-    let deadline_ms = form.defaulted("deadlineMs", 60_000, within(1_000, 900_000));
+    let start_period_ms = form.nullable("startPeriodMs", None, within(0, 600_000));
+    let deadline_ms = form.nullable("deadlineMs", None, within(1_000, 900_000));
+    // Each default gives way to the other field.
+    let deadline_ms = deadline_ms.unwrap_or_else(|| (start_period_ms.unwrap_or(0) + 30_000).max(60_000));
+    let start_period_ms = start_period_ms.unwrap_or_else(|| deadline_ms.min(2_000));
+    if start_period_ms > deadline_ms {
+        let why = "ends before the start period, in which no failure counts";
+        let suggestion = "raise deadlineMs, or lower startPeriodMs";
+        form.refuse("deadlineMs", Invalid::new("either-or", why, suggestion));
+    }
     Some(HealthCheck { probe: probe?, interval_ms, timeout_ms, retries, start_period_ms, deadline_ms })
-}
-
-/// A command line, word by word.
-fn arguments(words: Vec<String>) -> Result<Vec<String>, Invalid> {
-    if words.is_empty() || words.len() > 256 || words.iter().any(|word| word.contains('\0') || word.len() > 8_192) {
-        return Err(Invalid::new(
-            "format-command",
-            "is not a command",
-            "send 1 to 256 words of at most 8192 bytes, as a list",
-        ));
-    }
-    Ok(words)
-}
-
-/// Fields inside `container` have their own defaults: whoever sends the object says all of it.
-fn container_options(form: &mut Form) -> ContainerOptions {
-    const SMALLEST_MEMORY: u64 = 6 * 1024 * 1024;
-    let default = ContainerOptions::default();
-    ContainerOptions {
-        restart_policy: form.defaulted("restartPolicy", default.restart_policy, |text: String| match text.as_str() {
-            "no" => Ok(RestartPolicy::No),
-            "on-failure" => Ok(RestartPolicy::OnFailure),
-            "always" => Ok(RestartPolicy::Always),
-            "unless-stopped" => Ok(RestartPolicy::UnlessStopped),
-            _ => Err(unknown_value("a restart policy", "no, on-failure, always, unless-stopped")),
-        }),
-        command: form.nullable("command", None, arguments),
-        entrypoint: form.nullable("entrypoint", None, arguments),
-        user: form.nullable("user", None, line(1, 128)),
-        working_dir: form.nullable("workingDir", None, |text: String| absolute_path(text)),
-        memory_bytes: form.nullable("memoryBytes", None, within(SMALLEST_MEMORY, 1 << 50)),
-        cpus: form.nullable("cpus", None, within(0.01, 1_024.0)),
-        pids_limit: form.nullable("pidsLimit", None, within(1, 4_194_304)),
-        volumes: form.objects("volumes", Vec::new(), volume),
-        networks: form.items("networks", Vec::new(), resource_name),
-        init: form.defaulted("init", default.init, Ok),
-        read_only_root: form.defaulted("readOnlyRoot", default.read_only_root, Ok),
-        log: form.object("log", None, |form| {
-            let driver = form.required("driver", None, line(1, 64));
-            let options = form.defaulted("options", BTreeMap::new(), Ok);
-            Some(LogOptions { driver: driver?, options })
-        }),
-        stop_timeout_seconds: form.defaulted("stopTimeoutSeconds", default.stop_timeout_seconds, within(0, 600)),
-    }
-}
-
-fn volume(form: &mut Form) -> Option<Volume> {
-    let source =
-        form.required(
-            "source",
-            None,
-            |text: String| {
-                if text.starts_with('/') { absolute_path(text) } else { resource_name(text) }
-            },
-        );
-    let target = form.required("target", None, absolute_path);
-    let read_only = form.defaulted("readOnly", false, Ok);
-    Some(Volume { source: source?, target: target?, read_only })
-}
-
-/// Without `..`, which would step around a host's list of allowed folders, and without `:`, which Docker splits at.
-fn absolute_path(text: String) -> Result<String, Invalid> {
-    let plain = text.len() <= 4_096 && !text.chars().any(|c| c.is_control() || c == ':');
-    if text.starts_with('/') && plain && text.split('/').all(|part| part != "..") {
-        return Ok(text);
-    }
-    Err(Invalid::new("format-path", "is not an absolute path", "begin it with /, without '..' and ':'"))
-}
-
-/// Of a Docker volume or network.
-fn resource_name(text: String) -> Result<String, Invalid> {
-    ContainerName::parse(&text).map(|_| text)
 }
 
 fn read_rollout(form: &mut Form) -> Rollout {
     let default = Rollout::default();
-    form.only("rollbackOnFailure", &[true.into()]);
-    form.only("bakeSeconds", &[0.into()]);
-    form.only("concurrency", &["queue".into()]);
     Rollout {
         strategy: form.defaulted("strategy", default.strategy, |text: String| match text.as_str() {
             "recreate" => Ok(Strategy::Recreate),
             _ => Err(unknown_value("a strategy that this release has", "recreate")),
         }),
         max_parallel: form.defaulted("maxParallel", default.max_parallel, within(1, 20)),
+        rollback_on_failure: form.defaulted("rollbackOnFailure", default.rollback_on_failure, Ok),
+        bake_seconds: form.defaulted("bakeSeconds", default.bake_seconds, within(0, 3_600)),
+        concurrency: form.defaulted("concurrency", default.concurrency, |text: String| match text.as_str() {
+            "queue" => Ok(Concurrency::Queue),
+            "latest" => Ok(Concurrency::Latest),
+            _ => Err(unknown_value("a way to go about what waits", "queue, latest")),
+        }),
     }
 }

@@ -2,15 +2,17 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
-use tidegate_aws::{applications::ApplicationState, catalogue::Stored, registered::RegisteredApplication};
+use serde_json::{Value, json};
+use tidegate_aws::{application_state::ApplicationState, catalogue::Stored, registered::RegisteredApplication};
 use tidegate_domain::{
-    application::{Application, ContainerOptions, HealthCheck, HostSelector, Port},
-    id::{HostName, ProjectId, RegistryId},
+    application::{HealthCheck, HostSelector, Port, Rollout},
+    container::ContainerOptions,
+    host::{Drift, Health, State},
+    id::{ApplicationId, HostName, ProjectId, RegistryId},
     parameter::Parameter,
 };
 
-use crate::call::Stamps;
+use crate::{call::Stamps, watch::Watch};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,7 +30,8 @@ pub(crate) struct View {
     parameters: Vec<Parameter>,
     health_check: Option<HealthCheck>,
     container: ContainerOptions,
-    rollout: Map<String, Value>,
+    rollout: Rollout,
+    adopt: bool,
     approval: Value,
     trusted_repositories: [String; 0],
     issue_trigger: Option<String>,
@@ -62,7 +65,8 @@ impl Webhook {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
-    /// `deploying`, `running`, or `not-deployed`.
+    /// `deploying`; `running` as deployments left it, or `down` where no host that should run it does; `stopped` on purpose;
+    /// `removed`; `not-deployed`. What each host shows of it is in `hosts`.
     state: &'static str,
     version: Option<String>,
     digest: Option<String>,
@@ -76,59 +80,78 @@ struct Status {
 #[serde(rename_all = "camelCase")]
 struct HostStatus {
     host: HostName,
-    state: &'static str,
-    version: String,
-    digest: String,
-    /// Not watched between deployments.
-    health: Option<&'static str>,
-    drift: Option<&'static str>,
+    state: State,
+    /// As deployed; null where nothing was left.
+    version: Option<String>,
+    /// Of the container that is there; of what was deployed, if it cannot be seen.
+    digest: Option<String>,
+    /// Null without a health check of the engine's own.
+    health: Option<Health>,
+    drift: Option<Drift>,
+    restarts: Option<u64>,
+    online: bool,
+    last_seen_at: Option<Timestamp>,
 }
 
-fn status(updated_at: Timestamp, state: &ApplicationState) -> Status {
-    let word = match (&state.active, &state.release) {
-        (Some(_), _) => "deploying",
-        (None, Some(_)) if state.hosts.is_empty() => "stopped",
-        (None, Some(_)) => "running",
-        (None, None) => "not-deployed",
+fn state_word(state: &ApplicationState, seen: &[HostStatus]) -> &'static str {
+    let is_down = |host: &HostName| {
+        let drift = seen.iter().find(|status| status.host == *host).and_then(|status| status.drift);
+        matches!(drift, Some(Drift::Vanished | Drift::Stopped))
     };
-    let release = state.release.as_ref();
-    let hosts = state.hosts.iter().map(|(host, runs)| HostStatus {
-        host: host.clone(),
-        state: "running",
-        version: runs.version.to_string(),
-        digest: runs.digest.to_string(),
-        health: None,
-        drift: None,
-    });
-    Status {
-        state: word,
-        version: release.map(|r| r.version.to_string()),
-        digest: release.map(|r| r.digest.to_string()),
-        last_deployed_at: release.map(|r| r.at),
-        needs_redeploy: release.map(|r| updated_at > r.at),
-        hosts: hosts.collect(),
+    let mut to_run = state.hosts.iter().filter(|(_, host)| !host.stopped).map(|(name, _)| name).peekable();
+    if state.active.is_some() {
+        "deploying"
+    } else if to_run.peek().is_some() {
+        if to_run.all(is_down) { "down" } else { "running" }
+    } else if !state.hosts.is_empty() {
+        "stopped"
+    } else if state.release().is_some() {
+        "removed"
+    } else {
+        "not-deployed"
     }
 }
 
-fn rollout(application: &Application) -> Map<String, Value> {
-    let mut rollout = match serde_json::to_value(&application.rollout) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(_) | Err(_) => Map::new(),
-    };
-    // What this release does always, and a later one lets choose.
-    rollout.insert("rollbackOnFailure".to_owned(), true.into());
-    rollout.insert("bakeSeconds".to_owned(), 0.into());
-    rollout.insert("concurrency".to_owned(), "queue".into());
-    rollout
+fn status(
+    id: ApplicationId,
+    stored: &Stored<RegisteredApplication>,
+    state: &ApplicationState,
+    watch: &Watch,
+) -> Status {
+    let release = state.release();
+    let hosts = watch.standings(id, &stored.body.application, state).into_iter().map(|(host, standing)| {
+        let left = state.hosts.get(host);
+        let digest = standing.digest.or_else(|| left.map(|left| left.runs.digest.clone()));
+        HostStatus {
+            host: host.clone(),
+            state: standing.state,
+            version: left.map(|left| left.runs.version.to_string()),
+            digest: digest.map(|digest| digest.to_string()),
+            health: standing.health,
+            drift: standing.drift,
+            restarts: standing.restarts,
+            online: watch.is_online(host),
+            last_seen_at: watch.heartbeat(host).map(|heartbeat| heartbeat.at),
+        }
+    });
+    let hosts: Vec<_> = hosts.collect();
+    Status {
+        state: state_word(state, &hosts),
+        version: release.map(|r| r.version.to_string()),
+        digest: release.map(|r| r.digest.to_string()),
+        last_deployed_at: release.map(|r| r.at),
+        needs_redeploy: release.map(|r| stored.updated_at > r.at),
+        hosts,
+    }
 }
 
-pub(crate) fn view(stored: Stored<RegisteredApplication>, state: &ApplicationState) -> View {
+pub(crate) fn view(stored: Stored<RegisteredApplication>, state: &ApplicationState, watch: &Watch) -> View {
     let stamps = Stamps::from(&stored);
+    let status = status(ApplicationId(stored.id), &stored, state, watch);
     let webhook = Webhook::of(&stored.body, state);
     let application = stored.body.application;
     View {
         id: stored.id,
-        rollout: rollout(&application),
         project_id: application.project_id,
         name: application.name.as_str().to_owned(),
         owner: application.owner,
@@ -141,11 +164,13 @@ pub(crate) fn view(stored: Stored<RegisteredApplication>, state: &ApplicationSta
         parameters: application.parameters,
         health_check: application.health_check,
         container: application.container,
+        rollout: application.rollout,
+        adopt: application.adopt,
         approval: json!({"required": false, "requireOtherApprover": false}),
         trusted_repositories: [],
         issue_trigger: None,
         webhook,
-        status: status(stored.updated_at, state),
+        status,
         stamps,
         webhook_token: None,
     }

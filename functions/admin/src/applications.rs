@@ -1,13 +1,16 @@
 //! Applications: what may be deployed, and how.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::{Path, RawQuery, State},
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use tidegate_aws::{
-    applications::{ApplicationState, token_sha256},
+    application_state::ApplicationState,
+    applications::token_sha256,
     catalogue::Stored,
     error::StoreError,
     keys::Kind,
@@ -38,7 +41,8 @@ use crate::{
         Call, Creation, Race, answer_change, answer_creation, first_answer, missing, page, page_of, path_id,
         take_stamps,
     },
-    host_ports,
+    host_ports, operations,
+    watch::Watch,
 };
 
 pub(crate) const WHAT: &str = "The application";
@@ -52,9 +56,12 @@ pub(crate) async fn list(
     let ids: Vec<_> = found.data.iter().map(|a| ApplicationId(a.id)).collect();
     let states = state.store.application_states(call.tenant(), &ids).await?;
     let unused = ApplicationState::default();
+    let state_of = |id: u64| states.get(&ApplicationId(id)).unwrap_or(&unused);
+    let all: Vec<_> = found.data.iter().map(|stored| (&stored.body.application, state_of(stored.id))).collect();
+    let watch = Watch::over_hosts_of(&state.store, call.tenant(), &all, call.now).await?;
     Ok(page(found, |stored| {
-        let of = states.get(&ApplicationId(stored.id)).unwrap_or(&unused);
-        view(stored, of)
+        let of = state_of(stored.id);
+        view(stored, of, &watch)
     }))
 }
 
@@ -76,7 +83,10 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
     };
     let stored = Stored::new(id, body, call.now);
     let event = call.event("application.created", format!("application/{id}"));
-    let answer = first_answer(&view(stored.clone(), &ApplicationState::default()).with_token(token.expose()));
+    // Nothing of it can be anywhere yet.
+    let nowhere = Watch::over(&[], BTreeMap::new(), call.now);
+    let shown = view(stored.clone(), &ApplicationState::default(), &nowhere);
+    let answer = first_answer(&shown.with_token(token.expose()));
     let created = store.create_application(tenant, &stored, creation.replay(&answer), &event).await?;
     Ok(answer_creation(&created, &answer))
 }
@@ -116,7 +126,18 @@ pub(crate) async fn show(
     let current =
         state.store.application_state(call.tenant(), ApplicationId(stored.id)).await.map_err(missing(WHAT))?;
     // Sent whole each time: the status in it changes without the revision.
-    Ok(answer_change(stored.revision, view(stored, &current)))
+    answer(&state.store, &call, stored, &current).await
+}
+
+async fn answer<P>(
+    store: &Store,
+    call: &Call<P>,
+    stored: Stored<RegisteredApplication>,
+    state: &ApplicationState,
+) -> Result<Response, Problem> {
+    let of = [(&stored.body.application, state)];
+    let watch = Watch::over_hosts_of(store, call.tenant(), &of, call.now).await?;
+    Ok(answer_change(stored.revision, view(stored, state, &watch)))
 }
 
 pub(crate) async fn change(
@@ -144,7 +165,7 @@ pub(crate) async fn change(
         let new = RegisteredApplication { application, ..old.body.clone() };
         let event = call.event("application.updated", format!("application/{}", old.id));
         match store.replace(tenant, &old, new, call.now, &event).await {
-            Ok(stored) => return Ok(answer_change(stored.revision, view(stored, &current))),
+            Ok(stored) => return answer(store, &call, stored, &current).await,
             Err(error) => race.lost(error)?,
         }
     }
@@ -170,19 +191,34 @@ fn check_identity(old: &Application, new: &Application, state: &ApplicationState
     if errors.is_empty() { Ok(()) } else { Err(Problem::validation_failed(errors)) }
 }
 
+/// With `?remove=true` what still runs is removed from its hosts first. If that takes longer than a call may, the answer is
+/// 202 with the deployment that does it, and the call is to be repeated once it has ended.
 pub(crate) async fn delete(
     State(state): State<AdminState>,
     call: Call<Write>,
     conditions: Conditions,
     Path(id): Path<String>,
-) -> Result<StatusCode, Problem> {
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let mut form = Form::of_query(query.as_deref())?;
+    let remove = form.defaulted("remove", false, |text: String| match text.as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(Invalid::new("wrong-type", "is not a truth value", "send true or false")),
+    });
+    let remove = form.finish(|| Some(remove))?;
+    let old = find(&state, call.tenant(), &id).await?;
+    conditions.allow_change(old.revision)?;
+    if remove && let Some(removing) = operations::remove_everywhere(&state, &call, &old).await? {
+        return Ok(removing);
+    }
     let mut race = Race::new(&conditions);
     loop {
         let old = find(&state, call.tenant(), &id).await?;
         conditions.allow_change(old.revision)?;
         let event = call.event("application.deleted", format!("application/{}", old.id));
         match state.store.delete_application(call.tenant(), &old, call.now, &event).await {
-            Ok(()) => return Ok(StatusCode::NO_CONTENT),
+            Ok(()) => return Ok(StatusCode::NO_CONTENT.into_response()),
             Err(error) => race.lost(error)?,
         }
     }

@@ -17,6 +17,7 @@ use tidegate_aws::{
     idempotency::{FirstAnswer, IdempotencyKey as KeptKey},
 };
 use tidegate_domain::{
+    deployment::{Trigger, TriggerKind},
     id::{Revision, TenantId},
     invalid::Invalid,
     secret::Secret,
@@ -48,6 +49,11 @@ impl<P> Call<P> {
 
     pub(crate) fn user(&self) -> &str {
         self.authorized.user()
+    }
+
+    /// As what a deployment that was asked for so is recorded.
+    pub(crate) fn trigger(&self, kind: TriggerKind) -> Trigger {
+        Trigger { kind, source: self.info.source_ip.map(|ip| ip.to_string()), actor: self.user().to_owned() }
     }
 
     /// `action` as `project.created`, `subject` as `project/1`.

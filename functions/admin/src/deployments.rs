@@ -3,16 +3,21 @@
 use axum::{
     Json,
     extract::{Path, RawQuery, State},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
 };
 use jiff::Timestamp;
-use tidegate_aws::deployments::{DeploymentFilter, is_status};
+use tidegate_aws::{
+    cancellation::TooLate,
+    deployments::{DeploymentFilter, is_status},
+};
 use tidegate_domain::{
     id::{ApplicationId, DeploymentId},
     invalid::Invalid,
 };
 use tidegate_web::{
     Problem,
-    auth::Read,
+    auth::{Deploy, Read},
     deployment_view::{DeploymentView, view},
     form::{Form, number_text},
     page::{Page, PageQuery},
@@ -55,9 +60,23 @@ fn is_trigger(text: &str) -> bool {
     matches!(text, "webhook" | "oidc" | "api-key" | "user" | "issue" | "rollback" | "retry")
 }
 
-fn time(text: &str) -> Result<Timestamp, Invalid> {
+pub(crate) fn time(text: &str) -> Result<Timestamp, Invalid> {
     let example = "write it as RFC 3339 does: 2026-01-31T12:00:00Z";
     text.parse().map_err(|_| Invalid::new("format-time", "is not a time", example))
+}
+
+/// Called off, or being called off: what hosts have begun ends first.
+pub(crate) async fn cancel(
+    State(state): State<AdminState>,
+    call: Call<Deploy>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = DeploymentId::parse(&id).map_err(|_| Problem::not_found(WHAT))?;
+    let event = call.event("deployment.cancel-requested", format!("deployment/{id}"));
+    match state.store.cancel(call.tenant(), id, &event, call.now).await.map_err(missing(WHAT))? {
+        Ok(deployment) => Ok((StatusCode::ACCEPTED, Json(view(&deployment, None))).into_response()),
+        Err(TooLate) => Err(Problem::too_late()),
+    }
 }
 
 pub(crate) async fn show(

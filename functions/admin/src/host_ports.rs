@@ -1,16 +1,14 @@
 //! A port of a host belongs to one application.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use tidegate_aws::{registered::RegisteredApplication, store::Store};
+use tidegate_aws::{hosts::RegisteredHost, registered::RegisteredApplication, store::Store};
 use tidegate_domain::{
     application::{Application, HostSelector},
     id::{HostName, TenantId},
     invalid::{FieldError, Invalid},
 };
 use tidegate_web::Problem;
-
-type Registered = Vec<(HostName, BTreeMap<String, String>)>;
 
 /// Refuses ports that another application publishes on one of the same hosts. `id` is the application's own, if it has one.
 ///
@@ -24,8 +22,7 @@ pub(crate) async fn check(
     if application.ports.is_empty() {
         return Ok(());
     }
-    let (hosts, others) = tokio::try_join!(store.hosts(tenant), store.every::<RegisteredApplication>(tenant))?;
-    let registered: Registered = hosts.into_iter().map(|host| (host.name, host.labels)).collect();
+    let (registered, others) = tokio::try_join!(store.hosts(tenant), store.every::<RegisteredApplication>(tenant))?;
     let others = others.iter().filter(|other| Some(other.id) != id).map(|other| &other.body.application);
     let errors = taken(application, others, &registered);
     if errors.is_empty() { Ok(()) } else { Err(Problem::validation_failed(errors)) }
@@ -34,7 +31,7 @@ pub(crate) async fn check(
 fn taken<'a>(
     application: &Application,
     others: impl Iterator<Item = &'a Application>,
-    registered: &Registered,
+    registered: &[RegisteredHost],
 ) -> Vec<FieldError> {
     let own = hosts_of(&application.hosts, registered);
     let mut errors = Vec::new();
@@ -52,9 +49,12 @@ fn taken<'a>(
     errors
 }
 
-fn hosts_of<'a>(selector: &'a HostSelector, registered: &'a Registered) -> BTreeSet<&'a HostName> {
+/// Drained or not: what runs on a drained host keeps its ports.
+fn hosts_of<'a>(selector: &'a HostSelector, registered: &'a [RegisteredHost]) -> BTreeSet<&'a HostName> {
     match selector {
         HostSelector::Names(names) => names.iter().collect(),
-        HostSelector::Labels(_) => selector.select(registered).0.into_iter().collect(),
+        HostSelector::Labels(_) => {
+            registered.iter().filter(|host| selector.takes_in(host.candidate())).map(|host| &host.name).collect()
+        }
     }
 }

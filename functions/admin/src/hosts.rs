@@ -7,13 +7,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
-use tidegate_aws::registered::RegisteredApplication;
 use tidegate_aws::{
     error::StoreError,
-    hosts::{Heartbeat, RegisteredHost},
+    hosts::{HostSettings, RegisteredHost},
+    registered::RegisteredApplication,
 };
 use tidegate_domain::{
     application::{Application, HostSelector},
@@ -30,39 +28,11 @@ use tidegate_web::{
 
 use crate::{
     AdminState, application_form,
-    call::{Call, Race, Stamps, missing},
+    call::{Call, Race, missing},
+    host_view::{READ_ONLY, View, views},
 };
 
 const WHAT: &str = "The host";
-/// A worker says something at least twice a minute; one that has not for so long is taken for gone.
-const ONLINE: jiff::SignedDuration = jiff::SignedDuration::from_secs(90);
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct View {
-    name: HostName,
-    labels: BTreeMap<String, String>,
-    drain: bool,
-    online: bool,
-    last_seen_at: Option<Timestamp>,
-    worker_version: Option<String>,
-    engine_version: Option<String>,
-    #[serde(flatten)]
-    stamps: Stamps,
-}
-
-fn view(host: RegisteredHost, heartbeat: Option<&Heartbeat>, now: Timestamp) -> View {
-    View {
-        name: host.name,
-        labels: host.labels,
-        drain: false,
-        online: heartbeat.is_some_and(|h| now.duration_since(h.at) < ONLINE),
-        last_seen_at: heartbeat.map(|h| h.at),
-        worker_version: heartbeat.map(|h| h.worker_version.clone()),
-        engine_version: heartbeat.and_then(|h| h.engine_version.clone()),
-        stamps: Stamps::new(host.revision, host.created_at, host.updated_at),
-    }
-}
 
 /// All of them: a tenant has few hosts, so there is one page.
 pub(crate) async fn list(
@@ -75,13 +45,7 @@ pub(crate) async fn list(
         return Err(Problem::bad_cursor());
     }
     let hosts = state.store.hosts(call.tenant()).await?;
-    let names: Vec<_> = hosts.iter().map(|h| h.name.clone()).collect();
-    let heartbeats = state.store.heartbeats(call.tenant(), &names).await?;
-    let view = |host: RegisteredHost| {
-        let heartbeat = heartbeats.get(&host.name);
-        view(host, heartbeat, call.now)
-    };
-    Ok(Json(Page { data: hosts.into_iter().map(view).collect(), next_cursor: None }))
+    Ok(Json(Page { data: views(&state.store, call.tenant(), hosts, call.now).await?, next_cursor: None }))
 }
 
 fn path_name(text: &str) -> Result<HostName, Problem> {
@@ -94,9 +58,9 @@ async fn answer(
     host: RegisteredHost,
     now: Timestamp,
 ) -> Result<Response, Problem> {
-    let heartbeats = state.store.heartbeats(tenant, std::slice::from_ref(&host.name)).await?;
-    let heartbeat = heartbeats.get(&host.name);
-    Ok((etag(host.revision), Json(view(host, heartbeat, now))).into_response())
+    let revision = host.revision;
+    let view = views(&state.store, tenant, vec![host], now).await?.into_iter().next();
+    Ok((etag(revision), Json(view)).into_response())
 }
 
 pub(crate) async fn show(
@@ -129,23 +93,14 @@ pub(crate) async fn change(
             conditions.allow_change(old.revision)?;
         }
         let mut form = Form::of_body(body.value.clone())?;
-        let default = old.as_ref().map(|o| o.labels.clone()).unwrap_or_default();
-        let labels = form.defaulted("labels", default, application_form::labels);
-        form.only("drain", &[false.into()]);
+        let HostSettings { labels, drain } = old.as_ref().map(|o| o.settings.clone()).unwrap_or_default();
+        let labels = form.defaulted("labels", labels, application_form::labels);
+        let drain = form.defaulted("drain", drain, Ok);
         form.fixed("name", &Value::from(name.as_str()));
-        form.read_only(&[
-            "online",
-            "lastSeenAt",
-            "workerVersion",
-            "engineVersion",
-            "revision",
-            "createdAt",
-            "updatedAt",
-        ]);
-        let labels = form.finish(|| Some(labels))?;
-        let action = if old.is_some() { "host.updated" } else { "host.registered" };
-        let event = call.event(action, format!("host/{name}"));
-        match state.store.put_host(call.tenant(), old.as_ref(), &name, labels, call.now, &event).await {
+        form.read_only(READ_ONLY);
+        let settings = form.finish(|| Some(HostSettings { labels, drain }))?;
+        let event = call.event(action(old.as_ref(), &settings), format!("host/{name}"));
+        match state.store.put_host(call.tenant(), old.as_ref(), &name, settings, call.now, &event).await {
             Ok(host) => {
                 let status = if old.is_some() { StatusCode::OK } else { StatusCode::CREATED };
                 let mut response = answer(&state, call.tenant(), host, call.now).await?;
@@ -154,6 +109,16 @@ pub(crate) async fn change(
             }
             Err(error) => race.lost(error)?,
         }
+    }
+}
+
+/// For the audit.
+fn action(old: Option<&RegisteredHost>, new: &HostSettings) -> &'static str {
+    match (old.map(|old| old.settings.drain), new.drain) {
+        (None, _) => "host.registered",
+        (Some(false), true) => "host.drained",
+        (Some(true), false) => "host.undrained",
+        (Some(true), true) | (Some(false), false) => "host.updated",
     }
 }
 
@@ -188,5 +153,35 @@ fn names(application: &Application, host: &HostName) -> bool {
     match &application.hosts {
         HostSelector::Names(names) => names.contains(host),
         HostSelector::Labels(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tidegate_domain::id::Revision;
+
+    use super::*;
+
+    #[test]
+    fn draining_a_host_has_its_own_word_in_the_audit() {
+        let settings = |drain| HostSettings { labels: BTreeMap::new(), drain };
+        let old = |drain| RegisteredHost {
+            name: HostName::parse("web-1").unwrap(),
+            settings: settings(drain),
+            revision: Revision(1),
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+        };
+        for (before, after, expected) in [
+            (None, true, "host.registered"),
+            (Some(false), true, "host.drained"),
+            (Some(true), false, "host.undrained"),
+            (Some(true), true, "host.updated"),
+            (Some(false), false, "host.updated"),
+        ] {
+            assert_eq!(action(before.map(old).as_ref(), &settings(after)), expected, "{before:?} to {after}");
+        }
     }
 }

@@ -7,18 +7,25 @@ mod application_form;
 mod application_view;
 mod applications;
 mod call;
+mod container_form;
 mod deployments;
 mod health;
 mod host_ports;
+mod host_view;
 mod hosts;
 pub mod issuer;
+mod logs;
 mod masked;
+mod operations;
 mod projects;
+mod prune;
+mod refusal;
 mod registries;
 mod secret_groups;
 mod secrets;
 pub mod sign_in;
 mod variables;
+mod watch;
 mod webhook_token;
 
 use std::sync::Arc;
@@ -72,8 +79,17 @@ pub fn router(state: AdminState) -> Router {
         .route("/applications/{id}", get(applications::show).put(applications::change).delete(applications::delete))
         .route("/applications/{id}/webhook-token", post(webhook_token::rotate))
         .route("/applications/{id}/webhook", put(webhook_token::switch))
+        .route("/applications/{id}/logs", get(logs::show))
+        .route("/applications/{id}/prune", post(prune::prune))
+        .route("/applications/{id}/releases", get(operations::releases))
+        .route("/applications/{id}/rollback", post(operations::rollback))
+        .route("/applications/{id}/stop", post(operations::stop))
+        .route("/applications/{id}/start", post(operations::start))
+        .route("/applications/{id}/restart", post(operations::restart))
+        .route("/applications/{id}/remove", post(operations::remove))
         .route("/deployments", get(deployments::list))
         .route("/deployments/{id}", get(deployments::show))
+        .route("/deployments/{id}/cancel", post(deployments::cancel))
         .route("/hosts", get(hosts::list))
         .route("/hosts/{name}", get(hosts::show).put(hosts::change).delete(hosts::delete));
     let mut root = Router::new().route("/healthz", get(health::check));

@@ -20,7 +20,7 @@ pub enum SweepError {
 /// If nothing could be done at all, so that the caller's alarms see it; a pass that got something done has not failed.
 pub async fn sweep(store: &Store) -> Result<Swept, SweepError> {
     let swept = store.sweep(clock::now()).await.map_err(SweepError::List)?;
-    let Swept { live, folded, launched, woken, failed } = swept;
-    tracing::info!(live, folded, launched, woken, failed, "swept");
+    let Swept { live, folded, launched, woken, unreachable, superseded, failed } = swept;
+    tracing::info!(live, folded, launched, woken, unreachable, superseded, failed, "swept");
     if live > 0 && failed == live { Err(SweepError::All { live }) } else { Ok(swept) }
 }

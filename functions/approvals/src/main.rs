@@ -23,7 +23,7 @@ async fn main() -> Result<(), Error> {
     let store = &store;
     // Any event is the time to look: what the scheduler says of itself is not needed.
     lambda_runtime::run(service_fn(async move |_: LambdaEvent<Value>| {
-        Ok::<_, Error>(tidegate_approvals::sweep(store).await?)
+        Ok::<_, Error>(Box::pin(tidegate_approvals::sweep(store)).await?)
     }))
     .await
 }

@@ -1,25 +1,24 @@
 //! From an authenticated call to an admitted deployment: validate, resolve, seal, admit.
 
 use tidegate_aws::{
+    admission::{Admission, Admitted, AskedBy},
     audit::AuditEvent,
     catalogue::Replay,
     clock,
-    deployments::{Admission, Admitted},
     error::StoreError,
+    hosts::RegisteredHost,
     material::{Configuration, Material},
     random,
 };
 use tidegate_domain::{
-    application::{Application, MAX_HOSTS},
-    assignment::Progress,
-    deployment::{Deployment, Status, Target, TargetState, Trigger, TriggerKind},
+    application::{Application, MAX_HOSTS, Selection},
+    deployment::{Deployment, Status, Target, Trigger, TriggerKind},
     id::{DeploymentId, HostName, Sequence},
     image::Version,
     invalid::{FieldError, Invalid},
-    job::{Job, JobVariable, MAX_JOB_BYTES, MAX_WAVE_BYTES},
+    job::{Action, Job, JobVariable},
     parameter,
-    secret::Secret,
-    variable::{self, Layered, Origin, VariableKey, Written},
+    variable::{self, Layered},
 };
 use tidegate_web::Problem;
 
@@ -64,7 +63,7 @@ pub(crate) async fn admit(
     if before.is_some() {
         return material.first_answer.map(Admitted::Before).ok_or(Refusal::Store(StoreError::Conflict));
     }
-    let Valid { version, hosts, layers } = match validate(application, &material, asked) {
+    let Valid { version, hosts, draining, layers } = match validate(application, &material, asked) {
         Ok(valid) => valid,
         Err(errors) => return Err(reject(state, call, deployment, Problem::validation_failed(errors)).await?),
     };
@@ -73,7 +72,10 @@ pub(crate) async fn admit(
         Ok(job) => job,
         Err(errors) => return Err(reject(state, call, deployment, Problem::validation_failed(errors)).await?),
     };
-    deployment.targets = hosts.into_iter().map(waiting).collect();
+    deployment.targets = hosts.into_iter().map(Target::waiting).collect();
+    for host in draining {
+        deployment.note(now, "host-drained", Some(host));
+    }
     let answer = first_answer(state, &deployment);
     let event = event(call, &deployment, "deployment.admitted");
     let admission = Admission {
@@ -81,7 +83,8 @@ pub(crate) async fn admit(
         deployment,
         job,
         application: &material.application,
-        token_sha256: &call.token_sha256,
+        asked_by: AskedBy::Token(&call.token_sha256),
+        concurrency: application.rollout.concurrency,
         replay: call.key.as_ref().map(|key| Replay { key, answer: &answer }),
         event: &event,
         request_id: Some(call.info.id.to_string()),
@@ -91,36 +94,21 @@ pub(crate) async fn admit(
 
 fn new_deployment(call: &Call, application: &Application) -> Deployment {
     let now = clock::now();
-    Deployment {
-        id: DeploymentId::new(now, random::bytes()),
-        application_id: call.grant.application_id,
-        application_name: application.name.as_str().to_owned(),
-        version: None,
-        digest: None,
-        sequence: None,
-        trigger: Trigger {
-            kind: TriggerKind::Webhook,
-            source: call.info.source_ip.map(|ip| ip.to_string()),
-            actor: "application token".to_owned(),
-        },
-        created_at: now,
-        started_at: None,
-        completed_at: None,
-        status: Status::Queued,
-        targets: Vec::new(),
-        max_parallel: application.rollout.max_parallel,
-        timeline: Vec::new(),
-    }
-}
-
-fn waiting(host: HostName) -> Target {
-    Target { host, state: TargetState::Waiting, started_at: None, completed_at: None, progress: Progress::default() }
+    let id = DeploymentId::new(now, random::bytes());
+    let trigger = Trigger {
+        kind: TriggerKind::Webhook,
+        source: call.info.source_ip.map(|ip| ip.to_string()),
+        actor: "application token".to_owned(),
+    };
+    Deployment::requested(id, call.grant.application_id, application, trigger, now)
 }
 
 /// A request that the application allows.
 struct Valid {
     version: Version,
     hosts: Vec<HostName>,
+    /// Left out.
+    draining: Vec<HostName>,
     layers: Vec<Layered>,
 }
 
@@ -139,14 +127,18 @@ fn validate(application: &Application, material: &Material, asked: &Asked) -> Re
         errors.extend(faults);
         Vec::new()
     });
-    let registered: Vec<_> = material.hosts.iter().map(|h| (h.name.clone(), h.labels.clone())).collect();
-    let (hosts, unknown) = application.hosts.select(&registered);
+    let registered: Vec<_> = material.hosts.iter().map(RegisteredHost::candidate).collect();
+    let Selection { chosen: hosts, draining, unknown } = application.hosts.select(&registered);
+    let names = |hosts: &[&HostName]| hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>().join(", ");
     if !unknown.is_empty() {
-        let names: Vec<_> = unknown.iter().map(|h| h.as_str()).collect();
-        let message = format!("names hosts that are not registered: {}", names.join(", "));
+        let message = format!("names hosts that are not registered: {}", names(&unknown));
         errors.push(
             Invalid::new("unknown-host", message, "register them, or change the application's hosts").at("hosts"),
         );
+    } else if hosts.is_empty() && !draining.is_empty() {
+        let message = format!("chooses only hosts that are being drained: {}", names(&draining));
+        let suggestion = "put drain of one of them to false, or choose other hosts";
+        errors.push(Invalid::new("no-host", message, suggestion).at("hosts"));
     } else if hosts.is_empty() || hosts.len() > MAX_HOSTS {
         let message = format!("chooses {} hosts", hosts.len());
         let suggestion = format!("label or name 1 to {MAX_HOSTS} hosts");
@@ -156,22 +148,11 @@ fn validate(application: &Application, material: &Material, asked: &Asked) -> Re
         Some(version) if errors.is_empty() => Ok(Valid {
             version: version.clone(),
             hosts: hosts.into_iter().cloned().collect(),
-            layers: layers(application, accepted),
+            draining: draining.into_iter().cloned().collect(),
+            layers: parameter::layers(&application.parameters, accepted),
         }),
         Some(_) | None => Err(errors),
     }
-}
-
-/// The request's own layer, and the parameters' defaults.
-fn layers(application: &Application, accepted: Vec<(VariableKey, String)>) -> Vec<Layered> {
-    let is_secret = |key: &VariableKey| application.parameters.iter().any(|p| p.sensitive && p.name == *key);
-    let layer = |origin, key: VariableKey, text: String| {
-        let is_secret = is_secret(&key);
-        Layered { origin, key, value: Written::Text(Secret::new(text)), is_secret }
-    };
-    let defaults = application.parameters.iter().filter_map(|p| Some((p.name.clone(), p.default.clone()?)));
-    let defaults = defaults.map(|(key, text)| layer(Origin::Default, key, text));
-    accepted.into_iter().map(|(key, text)| layer(Origin::Request, key, text)).chain(defaults).collect()
 }
 
 fn job(
@@ -186,6 +167,8 @@ fn job(
         resolved.into_iter().map(|v| JobVariable { key: v.key, value: v.value, is_secret: v.is_secret }).collect();
     let job = Job {
         deployment_id: deployment.id,
+        release: deployment.id,
+        action: Action::Deploy,
         application_id: deployment.application_id,
         // Assigned by the admission.
         sequence: Sequence(0),
@@ -199,26 +182,13 @@ fn job(
         health_check: application.health_check.clone(),
         container: application.container.clone(),
         strategy: application.rollout.strategy,
+        bake_seconds: application.rollout.bake_seconds,
+        adopt: application.adopt,
     };
-    check_size(&job, application.rollout.max_parallel)?;
-    Ok(job)
-}
-
-/// What is written must fit into an item, and a wave of it into a transaction. Escapes count: a line break takes two bytes.
-fn check_size(job: &Job, max_parallel: u32) -> Result<(), Vec<FieldError>> {
-    let bytes = serde_json::to_vec(job).map_or(usize::MAX, |plain| {
-        let plain = zeroize::Zeroizing::new(plain);
-        plain.len()
-    });
-    let copies = 1 + usize::try_from(max_parallel).unwrap_or(usize::MAX);
-    if bytes <= MAX_JOB_BYTES && bytes.saturating_mul(copies) <= MAX_WAVE_BYTES {
-        return Ok(());
+    match job.oversize(application.rollout.max_parallel) {
+        Some(why) => Err(vec![why.at("variables")]),
+        None => Ok(job),
     }
-    let message = format!("with everything else take {bytes} bytes for each of {max_parallel} hosts at a time");
-    let suggestion = format!(
-        "stay within {MAX_JOB_BYTES} bytes a host and {MAX_WAVE_BYTES} for all at a time: shorten values, or lower maxParallel"
-    );
-    Err(vec![Invalid::new("too-many-variables", message, suggestion).at("variables")])
 }
 
 async fn reject(

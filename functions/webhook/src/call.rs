@@ -12,9 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
-use tidegate_aws::{
-    applications::TokenGrant, clock, deployments::Admitted, error::StoreError, idempotency::FirstAnswer,
-};
+use tidegate_aws::{admission::Admitted, applications::TokenGrant, clock, error::StoreError, idempotency::FirstAnswer};
 use tidegate_domain::{
     deployment::{Deployment, Status},
     id::{ApplicationId, DeploymentId},
@@ -172,9 +170,11 @@ async fn accepted(state: &WebhookState, call: &Call, deployment: Deployment, wai
     };
     let (status, message) = match ended.status {
         Status::Succeeded => (StatusCode::OK, "Deployment completed successfully"),
-        Status::Failed { .. } | Status::RolledBack | Status::Rejected { .. } => {
-            (StatusCode::OK, "Deployment did not succeed")
-        }
+        Status::Failed { .. }
+        | Status::RolledBack
+        | Status::Cancelled { .. }
+        | Status::Superseded { .. }
+        | Status::Rejected { .. } => (StatusCode::OK, "Deployment did not succeed"),
         Status::Queued | Status::Running => (StatusCode::ACCEPTED, "Deployment queued"),
     };
     (status, Json(body_of(state, &ended, message))).into_response()
@@ -185,7 +185,11 @@ fn body_of(state: &WebhookState, deployment: &Deployment, message: &str) -> Valu
     let mut body = json!({
         "success": match deployment.status {
             Status::Queued | Status::Running | Status::Succeeded => true,
-            Status::Failed { .. } | Status::RolledBack | Status::Rejected { .. } => false,
+            Status::Failed { .. }
+            | Status::RolledBack
+            | Status::Cancelled { .. }
+            | Status::Superseded { .. }
+            | Status::Rejected { .. } => false,
         },
         "deploymentId": id,
         "status": deployment.status.name(),

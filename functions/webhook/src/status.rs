@@ -15,10 +15,9 @@ use tidegate_domain::{
     token::{Token, TokenKind},
 };
 use tidegate_web::{
-    Problem, deployment_view,
+    Problem, deployment_view, deployment_wait,
     form::{Form, number_text, within},
 };
-use tokio::time::Instant;
 
 use crate::{WebhookState, call::bearer};
 
@@ -61,29 +60,14 @@ pub(crate) fn wait_of(query: Option<&str>) -> Result<Option<Duration>, Problem> 
     form.finish(|| Some((seconds > 0).then(|| Duration::from_secs(seconds))))
 }
 
-/// The deployment when `done` holds of it, or as it is when the time is over. Where many wait already, or it cannot be read
-/// again, as it was last seen: it exists, and no trouble of reading may say otherwise.
+/// The deployment when `done` holds of it, or as it is when the time is over, or where many wait already.
 pub(crate) async fn wait_for(
     state: &WebhookState,
     tenant: &TenantId,
-    mut deployment: Deployment,
+    deployment: Deployment,
     wait: Duration,
     done: impl Fn(&Deployment) -> bool,
 ) -> Deployment {
     let Ok(_place) = state.waiting.try_acquire() else { return deployment };
-    let until = Instant::now() + wait;
-    // Looked at more rarely the longer it takes: a wait of 20 s costs some 20 reads.
-    let mut pause = Duration::from_millis(100);
-    while !done(&deployment) && Instant::now() < until {
-        tokio::time::sleep(pause.min(until - Instant::now())).await;
-        pause = (pause * 3 / 2).min(Duration::from_secs(1));
-        match state.store.deployment(tenant, deployment.id).await {
-            Ok(found) => deployment = found.deployment,
-            Err(error) => {
-                tracing::warn!(deployment.id = %deployment.id, error = &error as &dyn std::error::Error, "not read again");
-                break;
-            }
-        }
-    }
-    deployment
+    deployment_wait::until(&state.store, tenant, deployment, wait, done).await
 }

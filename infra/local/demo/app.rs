@@ -6,17 +6,19 @@
 //! | variable | meaning |
 //! | --- | --- |
 //! | `VERSION` | what `GET /` answers: `version <VERSION>` |
-//! | `MODE` | `ok`; `broken`: says why and exits 3; `unhealthy`: `/healthz` answers 503; `slow-stop`: ignores SIGTERM; `crash-later`: exits 4 after `CRASH_AFTER_MS` |
+//! | `MODE` | `ok`; `broken`: says why and exits 3; `unhealthy`: `/healthz` answers 503; `slow-stop`: ignores SIGTERM; `crash-later`: exits 4 after `CRASH_AFTER_MS`; `hungry`: takes memory until it is killed |
 //! | `PORT` | where it listens, 8080 if not set |
 //! | `CRASH_AFTER_MS` | 2000 if not set |
 //! | `HEALTHY_AFTER_MS` | so long after the start `/healthz` answers 503; 0 if not set |
 //! | `LEAK` | name of a variable whose value a `broken` one prints before it exits, as careless programs do |
 //!
-//! `GET /env/<NAME>` answers the variable's value. `app probe` asks the application in the same container for its health
+//! `GET /env/<NAME>` answers the variable's value, `GET /read/<path>` a file's content; `GET /write/<path>` writes
+//! `VERSION` into a file, and answers why if it cannot. `GET /stdout/<hexadecimal>` and `GET /stderr/<hexadecimal>` write
+//! those bytes there. `app probe` asks the application in the same container for its health
 //! and exits 0 or 1.
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     process::exit,
@@ -66,6 +68,9 @@ fn main() {
                 exit(4);
             });
         }
+        "hungry" => {
+            thread::spawn(eat);
+        }
         _ => {}
     }
     let started = Instant::now();
@@ -86,13 +91,51 @@ fn main() {
                 }
                 "/healthz" => (200, "healthy\n".to_owned()),
                 "/" => (200, format!("version {version}\n")),
-                _ => match path.strip_prefix("/env/").and_then(|name| env::var(name).ok()) {
-                    Some(value) => (200, value),
-                    None => (404, "not found\n".to_owned()),
-                },
+                _ => asked(path, &version).unwrap_or((404, "not found\n".to_owned())),
             })
         });
     }
+}
+
+/// What a path asks of the environment or of the file system.
+fn asked(path: &str, version: &str) -> Option<(u16, String)> {
+    let told = |result: std::io::Result<String>| match result {
+        Ok(text) => (200, text),
+        Err(error) => (500, format!("{error}\n")),
+    };
+    if let Some(name) = path.strip_prefix("/env/") {
+        return env::var(name).ok().map(|value| (200, value));
+    }
+    if let Some(hexadecimal) = path.strip_prefix("/stdout/") {
+        return Some(told(print(hexadecimal, &mut std::io::stdout())));
+    }
+    if let Some(hexadecimal) = path.strip_prefix("/stderr/") {
+        return Some(told(print(hexadecimal, &mut std::io::stderr())));
+    }
+    if let Some(file) = path.strip_prefix("/read") {
+        return Some(told(fs::read_to_string(file)));
+    }
+    let file = path.strip_prefix("/write")?;
+    Some(told(fs::write(file, version).map(|()| "written\n".to_owned())))
+}
+
+fn print(hexadecimal: &str, to: &mut impl Write) -> std::io::Result<String> {
+    let digits = hexadecimal.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap_or_default());
+    let bytes: Result<Vec<u8>, _> = digits.map(|pair| u8::from_str_radix(pair, 16)).collect();
+    to.write_all(&bytes.map_err(std::io::Error::other)?)?;
+    to.flush()?;
+    Ok("printed\n".to_owned())
+}
+
+/// Slowly enough to be seen healthy first, and not for ever if nobody stops it.
+fn eat() {
+    let mut eaten = Vec::new();
+    for _ in 0..512 {
+        eaten.push(vec![1_u8; 1 << 20]);
+        thread::sleep(Duration::from_millis(2));
+    }
+    eprintln!("demo: fatal: ate {} MiB, and nothing stopped it", eaten.len());
+    exit(6);
 }
 
 fn millis(name: &str, default: u64) -> Duration {

@@ -108,7 +108,7 @@ async fn tell(
     writeln!(out, "\nCI builds three versions and pushes them; v3 starts, but will never be healthy.")?;
     let mut image = String::new();
     for told in STORY {
-        image = DemoImage { version: told.version.to_owned(), mode: told.mode, health_check: false }
+        image = DemoImage { health_check: false, ..DemoImage::new(told.version, told.mode) }
             .push(docker, registry.addr(), REPOSITORY, login)
             .await?;
         writeln!(out, "  pushed {image}:{}", told.version)?;

@@ -27,6 +27,8 @@ pub enum Mode {
     SlowStop,
     /// Exits 4 after two seconds.
     CrashLater,
+    /// Takes memory, 512 MiB at most, until it is killed.
+    Hungry,
 }
 
 impl Mode {
@@ -37,6 +39,7 @@ impl Mode {
             Self::Unhealthy => "unhealthy",
             Self::SlowStop => "slow-stop",
             Self::CrashLater => "crash-later",
+            Self::Hungry => "hungry",
         }
     }
 }
@@ -49,6 +52,8 @@ pub struct DemoImage {
     pub mode: Mode,
     /// Whether the image brings a health check of its own, each half second.
     pub health_check: bool,
+    /// More instructions of a Dockerfile: `VOLUME /data`.
+    pub changes: Vec<String>,
 }
 
 /// Why an image could not be made or pushed.
@@ -113,7 +118,7 @@ pub async fn connect() -> Result<Docker, ImageError> {
 impl DemoImage {
     /// Well-behaved, with a health check.
     pub fn new(version: &str, mode: Mode) -> Self {
-        Self { version: version.to_owned(), mode, health_check: true }
+        Self { version: version.to_owned(), mode, health_check: true, changes: Vec::new() }
     }
 
     /// Makes the image, pushes it to `<registry>/<repository>:<version>`, and removes it from the engine again, so that
@@ -148,6 +153,7 @@ impl DemoImage {
         if self.health_check {
             changes.push(r#"HEALTHCHECK --interval=500ms --timeout=2s --retries=3 CMD ["/app", "probe"]"#.to_owned());
         }
+        changes.extend(self.changes.iter().cloned());
         let options = CreateImageOptions {
             from_src: Some("-".to_owned()),
             repo: Some(name.to_owned()),

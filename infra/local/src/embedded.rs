@@ -166,6 +166,16 @@ impl EmbeddedAws {
         &self.config
     }
 
+    /// Where the services are.
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints { dynamodb: self.dynamodb_url(), sqs_kms: self.sqs_kms_url() }
+    }
+
+    /// As [`EmbeddedAws::sdk_config`], for clients that take the detour.
+    pub fn sdk_config_through(&self, detour: Detour) -> SdkConfig {
+        sdk_config((detour.0)(self.endpoints()))
+    }
+
     /// The real SDK clients.
     pub fn clients(&self) -> Clients {
         Clients::new(&self.config, None)
@@ -261,10 +271,26 @@ fn told(engine: &'static str, ended: Result<(), String>) {
 }
 
 /// One endpoint for each service, in the form in which the SDK takes it from the environment.
-#[derive(Debug)]
-struct Endpoints {
-    dynamodb: String,
-    sqs_kms: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoints {
+    /// `http://127.0.0.1:<port>`
+    pub dynamodb: String,
+    pub sqs_kms: String,
+}
+
+/// Given where the services are, says where clients should look for them.
+pub struct Detour(Box<dyn FnOnce(Endpoints) -> Endpoints + Send>);
+
+impl Detour {
+    pub fn new(lead: impl FnOnce(Endpoints) -> Endpoints + Send + 'static) -> Self {
+        Self(Box::new(lead))
+    }
+}
+
+impl fmt::Debug for Detour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Detour")
+    }
 }
 
 impl LoadServiceConfig for Endpoints {

@@ -10,7 +10,8 @@ use tidegate_local::{
     people::{ADMIN, AdminPassword},
     stack::{self, Stack},
 };
-use tracing_subscriber::EnvFilter;
+use tidegate_worker::logs;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// Tidegate on one machine: the API, the schedules and a worker for the local Docker engine, in one process.
 #[derive(Debug, Parser)]
@@ -105,11 +106,10 @@ fn start_logging() {
     let filter = std::env::var(env::LOG).ok().and_then(|text| text.parse().ok());
     let quiet =
         || EnvFilter::new("info,awsim_core=off,awsim_kms=error,awsim_sqs=error,dynoxide=off,container_registry=warn");
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(filter.unwrap_or_else(quiet))
-        .init();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let filter = filter.unwrap_or_else(quiet);
+    tracing_subscriber::registry().with(lines).with(filter).with(logs::never_bodies()).init();
 }
 
 /// An error with its causes.

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    embedded::{EmbeddedAws, EmbeddedError, ProvisionError},
+    embedded::{Detour, EmbeddedAws, EmbeddedError, ProvisionError},
     events,
     gateway::fake_gateway,
     people::{self, AdminPassword, PeopleError},
@@ -64,6 +64,8 @@ pub struct Options {
     pub container_prefix: String,
     /// Counts the functions' calls of AWS.
     pub meter: Option<Meter>,
+    /// What the functions' calls of AWS go through, for tests that make them fail.
+    pub detour: Option<Detour>,
     /// What callers reach the API under, where that is not its own address: `https://deploy.example.com`.
     pub public_url: Option<String>,
 }
@@ -79,6 +81,7 @@ impl Options {
             sweeps: true,
             container_prefix: String::new(),
             meter: None,
+            detour: None,
             public_url: None,
         }
     }
@@ -151,10 +154,13 @@ impl Stack {
             }
         }
         let queues = provision::queues(&clients).await?;
-        let metered = match (&aws, options.meter) {
-            (Some(aws), Some(meter)) => Clients::new(aws.sdk_config(), Some(meter)),
-            (Some(_) | None, _) => clients.clone(),
+        let config = match (&aws, options.detour) {
+            (Some(aws), Some(detour)) => Some(aws.sdk_config_through(detour)),
+            (Some(aws), None) => Some(aws.sdk_config().clone()),
+            (None, _) => None,
         };
+        let through = |meter| config.as_ref().map_or_else(|| clients.clone(), |config| Clients::new(config, meter));
+        let (metered, unmetered) = (through(options.meter), through(None));
         let store = Store::new(&metered, store_config(&queues));
         let (tenant, host) = (tenant(), host());
         let admin_password = people::admin(&store, options.admin_password).await?;
@@ -165,10 +171,10 @@ impl Stack {
         let mut running = JoinSet::new();
         let public_url = options.public_url.unwrap_or_else(|| format!("http://{address}"));
         running.spawn(serve(listener, router(address, &public_url, &store)?, stopped.clone()));
-        running.spawn(fold_reports(clients.clone(), store.clone(), queues.reports_url.clone(), stopped.clone()));
+        running.spawn(fold_reports(unmetered.clone(), store.clone(), queues.reports_url.clone(), stopped.clone()));
         if options.sweeps {
             // A store of its own: what the sweep calls is no caller's doing, and is not counted.
-            running.spawn(sweep(Store::new(&clients, store_config(&queues)), stopped.clone()));
+            running.spawn(sweep(Store::new(&unmetered, store_config(&queues)), stopped.clone()));
         }
         if options.worker {
             let settings = worker::Settings {

@@ -1,7 +1,6 @@
 //! The worker of the local Docker engine, in this process.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     future::Future,
     io,
@@ -15,11 +14,12 @@ use tidegate_aws::{
     clock,
     error::StoreError,
     host_side::{HostConfig, HostSide},
+    hosts::HostSettings,
     random,
     store::Store,
 };
 use tidegate_domain::id::{HostName, TenantId};
-use tidegate_worker::{docker::Engine, perform::Host, policy::HostPolicy, work};
+use tidegate_worker::{docker::Engine, perform::Host, policy::HostPolicy, vitals::Vitals, work};
 use tokio::sync::watch;
 
 use crate::{data_folder::DurableFile, provision};
@@ -60,7 +60,7 @@ pub(crate) async fn register(store: &Store, tenant: &TenantId, host: &HostName) 
         source_ip: None,
         request_id: None,
     };
-    match store.put_host(tenant, None, host, BTreeMap::new(), clock::now(), &event).await {
+    match store.put_host(tenant, None, host, HostSettings::default(), clock::now(), &event).await {
         Ok(_) | Err(StoreError::Conflict) => Ok(()),
         Err(other) => Err(other),
     }
@@ -101,7 +101,7 @@ pub(crate) fn start(
         };
         let host = Host { engine, installation, tenant: settings.tenant, name: settings.host, policy };
         let settings = work::Settings { max_concurrent_jobs: 4, shutdown: Duration::from_secs(8), data };
-        if let Err(error) = work::run(host, side, settings, stopped).await {
+        if let Err(error) = work::run(host, side, settings, Vitals::default(), stopped).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the worker has ended");
         }
     })

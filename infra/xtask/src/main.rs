@@ -3,6 +3,7 @@
 mod check;
 mod command;
 mod prove;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,17 @@ enum Task {
         /// A claim of the list, or `all`
         name: Option<String>,
     },
+    /// Builds the worker as one static binary
+    WorkerBinary {
+        /// Of another machine than this one
+        #[arg(long)]
+        target: Option<String>,
+    },
+    /// Builds an image of that binary and nothing else, and sees that it runs
+    WorkerImage {
+        #[arg(long, default_value = "tidegate-worker")]
+        tag: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -34,6 +46,8 @@ fn main() -> ExitCode {
             true
         }
         Task::Prove { name: Some(name) } => return prove::run(&name),
+        Task::WorkerBinary { target } => worker::binary(target).is_some(),
+        Task::WorkerImage { tag } => worker::image(&tag),
     };
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

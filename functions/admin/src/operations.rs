@@ -1,0 +1,445 @@
+//! What people do with an application that is deployed: return to a release, stop, start, restart, remove.
+//!
+//! Each is recorded as a deployment and has its turn in the application's order like any other.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use tidegate_aws::{
+    admission::{Admission, Admitted, AskedBy},
+    application_state::{ApplicationState, Release},
+    applications::TokenGrant,
+    catalogue::{Replay, Stored},
+    error::StoreError,
+    hosts::RegisteredHost,
+    idempotency::{FirstAnswer, IdempotencyKey as KeptKey},
+    random,
+    registered::RegisteredApplication,
+};
+use tidegate_domain::{
+    application::Concurrency,
+    deployment::{Deployment, Status, Target, TriggerKind},
+    id::{ApplicationId, DeploymentId, HostName},
+    image::Digest,
+    invalid::Invalid,
+    job::{Action, Job},
+    parameter, variable,
+};
+use tidegate_web::{
+    Problem,
+    auth::{Deploy, Read, Write},
+    body::OptionalJsonBody,
+    deployment_view::view,
+    deployment_wait,
+    form::Form,
+    idempotency::{self, IdempotencyKey},
+    page::Page,
+};
+
+use crate::{
+    AdminState,
+    applications::{WHAT, find},
+    call::{Call, first_answer as kept_answer, missing},
+};
+
+/// How often a race against a change of the application is run again before the caller is told.
+const TRIES: usize = 3;
+/// What stops and starts need not keep others waiting for: all hosts at a time, but no more than a transaction holds.
+const ALL_AT_ONCE: u32 = 10;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+enum Order {
+    Rollback {
+        to: Option<DeploymentId>,
+        secrets: Secrets,
+    },
+    /// On these hosts; none: wherever the application is.
+    Other {
+        action: Action,
+        hosts: Option<Vec<HostName>>,
+    },
+}
+
+/// Which values a rollback gives to variables that are secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Secrets {
+    /// Those of the release.
+    Released,
+    /// Those that a deployment would get now.
+    Current,
+}
+
+pub(crate) async fn rollback(
+    State(state): State<AdminState>,
+    call: Call<Deploy>,
+    key: IdempotencyKey,
+    Path(id): Path<String>,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Response, Problem> {
+    let key = key.of(&format!("user:{}", call.user()), &body.fingerprint);
+    let mut form = Form::of_body(body.value)?;
+    let to = form.nullable("deploymentId", None, |text: String| DeploymentId::parse(&text));
+    let secrets = form.defaulted("secrets", Secrets::Released, |text: String| match text.as_str() {
+        "released" => Ok(Secrets::Released),
+        "current" => Ok(Secrets::Current),
+        _ => Err(Invalid::new("unknown-value", "is not a choice of secrets", "use one of released, current")),
+    });
+    let order = form.finish(|| Some(Order::Rollback { to, secrets }))?;
+    accept(&state, &call, key.as_ref(), &id, &order).await
+}
+
+pub(crate) async fn stop(
+    state: State<AdminState>,
+    call: Call<Deploy>,
+    key: IdempotencyKey,
+    id: Path<String>,
+    body: OptionalJsonBody,
+) -> Result<Response, Problem> {
+    act(Action::Stop, state, call, key, id, body).await
+}
+
+pub(crate) async fn start(
+    state: State<AdminState>,
+    call: Call<Deploy>,
+    key: IdempotencyKey,
+    id: Path<String>,
+    body: OptionalJsonBody,
+) -> Result<Response, Problem> {
+    act(Action::Start, state, call, key, id, body).await
+}
+
+pub(crate) async fn restart(
+    state: State<AdminState>,
+    call: Call<Deploy>,
+    key: IdempotencyKey,
+    id: Path<String>,
+    body: OptionalJsonBody,
+) -> Result<Response, Problem> {
+    act(Action::Restart, state, call, key, id, body).await
+}
+
+/// Only an administrator: what is gone takes a deployment to come back.
+pub(crate) async fn remove(
+    state: State<AdminState>,
+    call: Call<Write>,
+    key: IdempotencyKey,
+    id: Path<String>,
+    body: OptionalJsonBody,
+) -> Result<Response, Problem> {
+    act(Action::Remove, state, call, key, id, body).await
+}
+
+async fn act<P>(
+    action: Action,
+    State(state): State<AdminState>,
+    call: Call<P>,
+    key: IdempotencyKey,
+    Path(id): Path<String>,
+    OptionalJsonBody(body): OptionalJsonBody,
+) -> Result<Response, Problem> {
+    let key = key.of(&format!("user:{}", call.user()), &body.fingerprint);
+    let mut form = Form::of_body(body.value)?;
+    let named = form.has("hosts");
+    let hosts = form.items("hosts", Vec::new(), |text: String| HostName::parse(&text));
+    let order = form.finish(|| Some(Order::Other { action, hosts: named.then_some(hosts) }))?;
+    accept(&state, &call, key.as_ref(), &id, &order).await
+}
+
+/// So long a caller waits for a removal. The gateway ends a request after 30 s.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+
+/// Removes the application from every registered host, and waits for that. The answer to give if it has not ended well by
+/// then; none if nothing is left.
+pub(crate) async fn remove_everywhere<P>(
+    state: &AdminState,
+    call: &Call<P>,
+    application: &Stored<RegisteredApplication>,
+) -> Result<Option<Response>, Problem> {
+    let tenant = call.tenant();
+    let current = state.store.application_state(tenant, ApplicationId(application.id)).await.map_err(missing(WHAT))?;
+    let left = registered_of(state, call, &current).await?;
+    if left.is_empty() {
+        return Ok(None);
+    }
+    let order = Order::Other { action: Action::Remove, hosts: Some(left) };
+    let removing = queue(state, call, None, &application.id.to_string(), &order).await?;
+    let Admitted::Queued(removing) = removing else { return Err(Problem::busy()) };
+    let ended = deployment_wait::until(&state.store, tenant, *removing, LONGEST_WAIT, |d| d.status.is_final()).await;
+    if ended.status == Status::Succeeded {
+        return Ok(None);
+    }
+    Ok(Some((StatusCode::ACCEPTED, Json(view(&ended, None))).into_response()))
+}
+
+/// 202 with the deployment that does it.
+async fn accept<P>(
+    state: &AdminState,
+    call: &Call<P>,
+    key: Option<&KeptKey>,
+    id: &str,
+    order: &Order,
+) -> Result<Response, Problem> {
+    if let Some(key) = key
+        && let Some(first) = state.store.first_answer(call.tenant(), key, call.now).await?
+    {
+        return Ok(idempotency::replay(&first));
+    }
+    match queue(state, call, key, id, order).await? {
+        Admitted::Queued(deployment) => Ok((StatusCode::ACCEPTED, Json(view(&deployment, None))).into_response()),
+        Admitted::Before(first) => Ok(idempotency::replay(&first)),
+        Admitted::QueueFull => Err(Problem::queue_full(Duration::from_secs(30))),
+        // No token is asked for here.
+        Admitted::TokenGone => Err(Problem::busy()),
+    }
+}
+
+async fn queue<P>(
+    state: &AdminState,
+    call: &Call<P>,
+    key: Option<&KeptKey>,
+    id: &str,
+    order: &Order,
+) -> Result<Admitted, Problem> {
+    for _ in 0..TRIES {
+        match Box::pin(admit(state, call, key, id, order)).await? {
+            Ok(admitted) => return Ok(admitted),
+            // Changed between reading and writing: decide anew on what it is now.
+            Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Problem::busy())
+}
+
+/// One try. Reads what is there, decides on it, and writes on condition that it is still so.
+async fn admit<P>(
+    state: &AdminState,
+    call: &Call<P>,
+    key: Option<&KeptKey>,
+    id: &str,
+    order: &Order,
+) -> Result<Result<Admitted, StoreError>, Problem> {
+    let tenant = call.tenant();
+    let application = find(state, tenant, id).await?;
+    let application_id = ApplicationId(application.id);
+    let current = state.store.application_state(tenant, application_id).await.map_err(missing(WHAT))?;
+    let planned = match order {
+        Order::Rollback { to, secrets } => roll_back(state, call, &application, &current, *to, *secrets).await?,
+        Order::Other { action, hosts } => {
+            what_runs(state, call, &application, &current, *action, hosts.as_deref()).await?
+        }
+    };
+    let Planned { deployment, job, concurrency } = planned;
+    if let Some(why) = job.oversize(deployment.max_parallel) {
+        return Err(Problem::validation_failed(vec![why.at("variables")]));
+    }
+    let view = view(&deployment, None);
+    let answer = FirstAnswer { status: StatusCode::ACCEPTED.as_u16(), ..kept_answer(&view) };
+    let verb = if deployment.returns_to.is_some() { "roll-back" } else { deployment.action.as_str() };
+    let event = call
+        .event(&format!("application.{verb}"), format!("application/{application_id}/deployment/{}", deployment.id));
+    let admission = Admission {
+        tenant,
+        deployment,
+        job,
+        application: &application,
+        asked_by: AskedBy::Person,
+        concurrency,
+        replay: key.map(|key| Replay { key, answer: &answer }),
+        event: &event,
+        request_id: event.request_id.clone(),
+    };
+    Ok(state.store.admit(admission, current.clone(), call.now).await)
+}
+
+/// What an order comes to.
+struct Planned {
+    deployment: Deployment,
+    job: Job,
+    concurrency: Concurrency,
+}
+
+async fn roll_back<P>(
+    state: &AdminState,
+    call: &Call<P>,
+    application: &Stored<RegisteredApplication>,
+    current: &ApplicationState,
+    to: Option<DeploymentId>,
+    secrets: Secrets,
+) -> Result<Planned, Problem> {
+    let (tenant, registered) = (call.tenant(), &application.body.application);
+    let release = chosen(current, to)?;
+    let hosts = state.store.hosts(tenant).await?;
+    let candidates: Vec<_> = hosts.iter().map(RegisteredHost::candidate).collect();
+    let selection = registered.hosts.select(&candidates);
+    if selection.chosen.is_empty() {
+        return Err(Problem::no_release("None of the application's hosts is registered and takes deployments."));
+    }
+    let mut deployment = requested(call, application, TriggerKind::Rollback);
+    deployment.version = Some(release.version.clone());
+    deployment.digest = Some(release.digest.clone());
+    deployment.returns_to = Some(release.deployment_id);
+    deployment.targets = selection.chosen.into_iter().cloned().map(Target::waiting).collect();
+    for host in selection.draining {
+        deployment.note(call.now, "host-drained", Some(host.clone()));
+    }
+    let mut job = state.store.rollback_job(tenant, application, &deployment, release).await?;
+    if secrets == Secrets::Current {
+        give_current_secrets(state, call, application, &mut job).await?;
+    }
+    // What was asked for before somebody went back would only undo it.
+    Ok(Planned { deployment, job, concurrency: Concurrency::Latest })
+}
+
+fn chosen(current: &ApplicationState, to: Option<DeploymentId>) -> Result<&Release, Problem> {
+    match to {
+        Some(id) => current.releases.iter().find(|release| release.deployment_id == id).ok_or_else(|| {
+            let unknown = Invalid::new(
+                "unknown-release",
+                "is not a release that is kept",
+                "choose one of GET /applications/{id}/releases",
+            );
+            Problem::validation_failed(vec![unknown.at("deploymentId")])
+        }),
+        None => current
+            .former_release()
+            .ok_or_else(|| Problem::no_release("There is no earlier release of this application to return to.")),
+    }
+}
+
+/// Variables that are secret get the value that a deployment would get now. One that is not registered any more keeps the
+/// released one: the release may not start without it.
+async fn give_current_secrets<P>(
+    state: &AdminState,
+    call: &Call<P>,
+    application: &Stored<RegisteredApplication>,
+    job: &mut Job,
+) -> Result<(), Problem> {
+    let registered = &application.body.application;
+    let grant = TokenGrant {
+        tenant: call.tenant().clone(),
+        application_id: ApplicationId(application.id),
+        project_id: registered.project_id,
+        valid_until: None,
+    };
+    let material = Box::pin(state.store.material(&grant, None, call.now)).await?;
+    let layers = parameter::layers(&registered.parameters, Vec::new());
+    let mut configuration = state.store.configuration(&grant, &material, layers).await?;
+    let layers = std::mem::take(&mut configuration.layers);
+    let resolved = variable::resolve(layers, |reference| configuration.secret(reference));
+    for variable in resolved.map_err(Problem::validation_failed)? {
+        let of_release =
+            |released: &&mut tidegate_domain::job::JobVariable| released.is_secret && released.key == variable.key;
+        if let Some(released) = job.variables.iter_mut().find(of_release) {
+            released.value = variable.value;
+        }
+    }
+    Ok(())
+}
+
+async fn what_runs<P>(
+    state: &AdminState,
+    call: &Call<P>,
+    application: &Stored<RegisteredApplication>,
+    current: &ApplicationState,
+    action: Action,
+    asked: Option<&[HostName]>,
+) -> Result<Planned, Problem> {
+    let hosts: Vec<HostName> = match asked {
+        None => registered_of(state, call, current).await?,
+        Some(asked) => {
+            check_hosts(current, asked)?;
+            asked.to_vec()
+        }
+    };
+    let mut deployment = requested(call, application, TriggerKind::User);
+    deployment.action = action;
+    deployment.rollback_on_failure = false;
+    if action != Action::Restart {
+        deployment.max_parallel = ALL_AT_ONCE;
+    }
+    deployment.targets = hosts.iter().cloned().map(Target::waiting).collect();
+    let runs = hosts.iter().filter_map(|host| current.hosts.get(host)).max_by_key(|host| host.runs.release);
+    deployment.version = runs.map(|host| host.runs.version.clone());
+    deployment.digest = runs.map(|host| host.runs.digest.clone());
+    let job = state.store.job_for_what_runs(call.tenant(), current, &hosts, &deployment).await?;
+    let job = job.ok_or_else(|| Problem::no_release("Nothing of this application is deployed on any host."))?;
+    Ok(Planned { deployment, job, concurrency: Concurrency::Queue })
+}
+
+/// Where the application is, but for hosts that are registered no more: nobody there would ever do it.
+async fn registered_of<P>(
+    state: &AdminState,
+    call: &Call<P>,
+    current: &ApplicationState,
+) -> Result<Vec<HostName>, Problem> {
+    let registered = state.store.hosts(call.tenant()).await?;
+    let is_registered = |host: &&HostName| registered.iter().any(|known| known.name == **host);
+    Ok(current.hosts.keys().filter(is_registered).cloned().collect())
+}
+
+fn check_hosts(current: &ApplicationState, asked: &[HostName]) -> Result<(), Problem> {
+    let unknown = |(index, host): (usize, &HostName)| {
+        let why = if asked.iter().take(index).any(|other| other == host) {
+            Invalid::new("duplicate", "is named twice", "name each host once")
+        } else if !current.hosts.contains_key(host) {
+            Invalid::new("unknown-host", "does not run the application", "name hosts of the application's status")
+        } else {
+            return None;
+        };
+        Some(why.at(format!("hosts[{index}]")))
+    };
+    let errors: Vec<_> = asked.iter().enumerate().filter_map(unknown).collect();
+    if errors.is_empty() { Ok(()) } else { Err(Problem::validation_failed(errors)) }
+}
+
+fn requested<P>(call: &Call<P>, application: &Stored<RegisteredApplication>, kind: TriggerKind) -> Deployment {
+    let id = DeploymentId::new(call.now, random::bytes());
+    let registered = &application.body.application;
+    Deployment::requested(id, ApplicationId(application.id), registered, call.trigger(kind), call.now)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReleaseView {
+    deployment_id: DeploymentId,
+    sequence: u64,
+    version: String,
+    digest: Digest,
+    released_at: Timestamp,
+    /// Where it runs.
+    hosts: Vec<HostName>,
+}
+
+/// What can be returned to, newest first.
+pub(crate) async fn releases(
+    State(state): State<AdminState>,
+    call: Call<Read>,
+    Path(id): Path<String>,
+) -> Result<Json<Page<ReleaseView>>, Problem> {
+    let application = find(&state, call.tenant(), &id).await?;
+    let current = state.store.application_state(call.tenant(), ApplicationId(application.id)).await;
+    let current = current.map_err(missing(WHAT))?;
+    let view = |release: &Release| ReleaseView {
+        deployment_id: release.deployment_id,
+        sequence: release.sequence.0,
+        version: release.version.to_string(),
+        digest: release.digest.clone(),
+        released_at: release.at,
+        hosts: current
+            .hosts
+            .iter()
+            .filter(|(_, host)| host.runs.release == release.deployment_id)
+            .map(|(name, _)| name.clone())
+            .collect(),
+    };
+    Ok(Json(Page { data: current.releases.iter().map(view).collect(), next_cursor: None }))
+}
