@@ -1,8 +1,7 @@
 //! What dies in the middle: the worker, the whole system, or the services that both stand on.
 
-mod gate;
+pub(crate) mod gate;
 mod outages;
-mod own_worker;
 mod system;
 
 use std::time::{Duration, Instant};
@@ -10,14 +9,13 @@ use std::time::{Duration, Instant};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::future::join_all;
 use gate::Gate;
-use own_worker::OwnWorker;
 use reqwest::Method;
 use serde_json::{Value, json};
 use system::System;
 use tidegate_aws::random;
 use tidegate_local::demo_image::Mode;
 
-use crate::support::{Application, Installation, Setup, binaries::Process, eventually};
+use crate::support::{Application, Installation, Setup, binaries::Process, eventually, own_worker::OwnWorker};
 
 /// After a restart the application answers within this time.
 const BACK_WITHIN: Duration = Duration::from_secs(5);

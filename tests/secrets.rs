@@ -1,7 +1,7 @@
 //! A secret reaches its container, and stands nowhere else in a form that can be read.
 
 mod logs;
-mod needles;
+pub(crate) mod needles;
 mod places;
 mod tap;
 
@@ -115,7 +115,7 @@ async fn read_all(http: &reqwest::Client, url: &str, admin: &str, application: &
 }
 
 /// Every item of the table, as the SDK shows it.
-async fn items(clients: &Clients) -> Vec<HashMap<String, AttributeValue>> {
+pub(crate) async fn items(clients: &Clients) -> Vec<HashMap<String, AttributeValue>> {
     let (mut items, mut after) = (Vec::new(), None);
     loop {
         let scan = clients.dynamodb.scan().table_name(provision::TABLE).set_exclusive_start_key(after);

@@ -3,7 +3,12 @@
 mod answer;
 pub(crate) mod binaries;
 mod cleaning;
+pub(crate) mod docker_tap;
+pub(crate) mod faults;
+pub(crate) mod fleet;
+pub(crate) mod own_worker;
 mod registry;
+pub(crate) mod relay;
 
 use std::{fmt::Write as _, net::TcpListener, path::Path, time::Duration};
 
@@ -18,13 +23,13 @@ use tidegate_aws::{
 use tidegate_domain::{id::HostName, secret::Secret};
 use tidegate_local::{
     demo_image::{self, DemoImage, Mode},
-    embedded::EmbeddedAws,
+    embedded::{Detour, EmbeddedAws},
     provision,
     stack::{self, Options, Stack},
 };
 
 pub(crate) use answer::Answer;
-pub(crate) use cleaning::{Cleaning, containers};
+pub(crate) use cleaning::{Cleaning, beside, containers};
 pub(crate) use registry::PrivateRegistry;
 
 /// Longer than anything here takes on a slow machine; what takes longer has failed.
@@ -39,6 +44,8 @@ pub(crate) struct Setup<'a> {
     /// The test sweeps itself.
     pub no_sweeps: bool,
     pub meter: Option<Meter>,
+    /// What the functions' calls of AWS go through.
+    pub detour: Option<Detour>,
 }
 
 pub(crate) struct Installation {
@@ -80,6 +87,7 @@ impl Installation {
             sweeps: !setup.no_sweeps,
             container_prefix: prefix.clone(),
             meter: setup.meter,
+            detour: setup.detour,
             ..Options::throw_away()
         };
         let stack = Box::pin(Stack::start(options)).await.unwrap();

@@ -12,13 +12,14 @@ use tidegate_approvals::{SweepError, sweep};
 use tidegate_aws::{
     clock,
     host_side::HostSide,
+    hosts::Heartbeat,
     keys::{self, Key},
     queues::WakeUp,
     sweep::Swept,
 };
 use tidegate_domain::{
-    assignment::{Outcome, Progress},
-    id::{DeploymentId, Epoch},
+    assignment::{ErrorCode, Outcome, Progress, Running, TargetError},
+    id::{ApplicationId, DeploymentId, Epoch},
     image::Digest,
 };
 use tidegate_local::{provision, stack};
@@ -28,7 +29,7 @@ use crate::{
     support::{Application, Installation, Setup, eventually},
 };
 
-const NOTHING: Swept = Swept { live: 0, folded: 0, launched: 0, woken: 0, failed: 0 };
+const NOTHING: Swept = Swept { live: 0, folded: 0, launched: 0, woken: 0, unreachable: 0, superseded: 0, failed: 0 };
 
 /// The test is the worker, and sweeps.
 fn by_hand() -> Setup<'static> {
@@ -62,7 +63,8 @@ async fn claim(side: &HostSide, id: DeploymentId) {
 }
 
 async fn finish(side: &HostSide, id: DeploymentId) {
-    let outcome = Outcome::Succeeded { digest: Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap() };
+    let digest = Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap();
+    let outcome = Outcome::Succeeded { digest: Some(digest) };
     side.finish(id, Epoch(2), &outcome, &Progress::default(), clock::now()).await.unwrap().unwrap();
 }
 
@@ -189,6 +191,17 @@ async fn a_host_that_may_have_missed_its_wake_up_is_woken_again() {
     assert_eq!(wake_ups(&side).await, [first]);
     let store = installation.stack.store();
     let check = async |now: Timestamp, woken: usize| {
+        // It is there, and has not heard.
+        let heartbeat = Heartbeat {
+            at: now,
+            worker_version: "0".to_owned(),
+            engine_version: None,
+            engine_api_version: None,
+            facts: None,
+            containers: None,
+            containers_left_out: 0,
+        };
+        side.beat(&heartbeat).await.unwrap();
         let swept = store.sweep(now).await.unwrap();
         assert_eq!(swept, Swept { live: 2, woken, ..NOTHING }, "{now}");
         assert_eq!(wake_ups(&side).await, vec![first; woken], "{now}");
@@ -277,11 +290,19 @@ async fn the_approvals_function_sweeps_when_the_scheduler_says_so() {
     });
     let function = Function::start("tidegate-approvals", &environment(&installation)).await;
     let swept = function.invoke(event.clone()).await.unwrap();
-    assert_eq!(swept, json!({"live": 2, "folded": 1, "launched": 0, "woken": 0, "failed": 0}));
+    assert_eq!(
+        swept,
+        json!({"live": 2, "folded": 1, "launched": 0, "woken": 0,
+        "unreachable": 0, "superseded": 0, "failed": 0})
+    );
     assert_eq!(status(&installation, first).await, "succeeded");
     assert_eq!(assigned(&side).await, [second]);
     let again = function.invoke(event.clone()).await.unwrap();
-    assert_eq!(again, json!({"live": 1, "folded": 0, "launched": 0, "woken": 0, "failed": 0}));
+    assert_eq!(
+        again,
+        json!({"live": 1, "folded": 0, "launched": 0, "woken": 0,
+        "unreachable": 0, "superseded": 0, "failed": 0})
+    );
 
     // A pass that could do nothing has failed, for the scheduler's dead letters; the next may go well.
     installation.aws().stop_dynamodb();
@@ -289,4 +310,60 @@ async fn the_approvals_function_sweeps_when_the_scheduler_says_so() {
     assert!(failed["errorMessage"].as_str().unwrap().contains("cannot be listed"), "{failed}");
     installation.aws().resume_dynamodb().unwrap();
     assert_eq!(function.invoke(event).await.unwrap(), again);
+}
+
+#[tokio::test]
+async fn a_deployment_that_lost_its_place_is_recorded_as_superseded() {
+    let installation = Installation::start_with(by_hand()).await;
+    let (_, first, second) = two(&installation).await;
+    let key = {
+        let application = shown(&installation, first).await["applicationId"].as_u64().unwrap();
+        keys::application_state(&stack::tenant(), ApplicationId(application))
+    };
+    // As a crash leaves it, right after a later admission has taken its place.
+    let update = installation.aws().clients().dynamodb.update_item().table_name(provision::TABLE);
+    let update = update.set_key(Some(crate::secrets::key(&key))).update_expression("SET queued = :none");
+    update.expression_attribute_values(":none", AttributeValue::L(Vec::new())).send().await.unwrap();
+    assert_eq!(status(&installation, second).await, "queued");
+    let swept = sweep(installation.stack.store()).await.unwrap();
+    assert_eq!(swept, Swept { live: 2, superseded: 1, ..NOTHING });
+    assert_eq!(status(&installation, second).await, "superseded");
+    assert_eq!(status(&installation, first).await, "queued");
+    assert_eq!(sweep_twice(&installation).await.live, 1);
+}
+
+#[tokio::test]
+async fn what_a_host_spoils_is_its_own_part_alone() {
+    let installation = Installation::start_with(by_hand()).await;
+    let (side, first, second) = two(&installation).await;
+    // More than an item holds, once it stands in the deployment.
+    claim(&side, first).await;
+    let error = TargetError::new(ErrorCode::Internal, "x".repeat(150_000), "y".repeat(150_000));
+    let error = TargetError { log_tail: vec!["z".repeat(1_000); 50], ..error };
+    let outcome = Outcome::Failed { error, switched: false, running: Running::Previous };
+    side.finish(first, Epoch(2), &outcome, &Progress::default(), clock::now()).await.unwrap().unwrap();
+    let update = installation.aws().clients().dynamodb.update_item().table_name(provision::TABLE);
+    let key = keys::assignment(&stack::tenant(), &stack::host(), first);
+    let update = update.set_key(Some(crate::secrets::key(&key))).update_expression("REMOVE completedAt, startedAt");
+    update.send().await.unwrap();
+    assert_eq!(sweep_twice(&installation).await, Swept { live: 2, folded: 1, ..NOTHING });
+    let shown = shown(&installation, first).await;
+    assert!(shown.to_string().len() < 20_000 && shown["error"]["message"].as_str().unwrap().starts_with("xxx"));
+
+    // Not readable, and then not there: the next one has its turn all the same.
+    let set = async |id: DeploymentId, status: &str| {
+        let update = installation.aws().clients().dynamodb.update_item().table_name(provision::TABLE);
+        let key = keys::assignment(&stack::tenant(), &stack::host(), id);
+        let update = update.set_key(Some(crate::secrets::key(&key))).update_expression("SET #status = :status");
+        let update = update.expression_attribute_names("#status", "status");
+        update.expression_attribute_values(":status", AttributeValue::S(status.to_owned())).send().await.unwrap();
+    };
+    set(second, "no such status").await;
+    let view = installation.get(&format!("deployments/{second}")).await.expect(200);
+    assert_eq!(view["status"], "queued");
+    let swept = sweep(installation.stack.store()).await.unwrap();
+    assert_eq!(swept, Swept { live: 1, unreachable: 1, ..NOTHING });
+    let ended = crate::sweep::shown(&installation, second).await;
+    assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("bad-assignment")), "{ended}");
+    assert_eq!(assigned(&side).await, []);
 }

@@ -1,6 +1,6 @@
 //! infra/template.yaml and infra/host.yaml against the code: environment, routes, permissions, names.
 
-mod identity;
+pub(crate) mod identity;
 mod intrinsics;
 
 use std::{collections::BTreeSet, fs};
@@ -16,9 +16,9 @@ fn control_plane() -> Stack {
     Stack::read("template.yaml", &[])
 }
 
-const TABLE: &str = "arn:aws:dynamodb:eu-test-1:111122223333:table/tidegate-Table-1A2B";
-const KEY: &str = "arn:aws:kms:eu-test-1:111122223333:key/1a2b";
-const REPORTS: &str = "arn:aws:sqs:eu-test-1:111122223333:tidegate-reports";
+pub(crate) const TABLE: &str = "arn:aws:dynamodb:eu-test-1:111122223333:table/tidegate-Table-1A2B";
+pub(crate) const KEY: &str = "arn:aws:kms:eu-test-1:111122223333:key/1a2b";
+pub(crate) const REPORTS: &str = "arn:aws:sqs:eu-test-1:111122223333:tidegate-reports";
 
 fn host(more: &[(&str, &str)]) -> Stack {
     let own =
@@ -26,7 +26,7 @@ fn host(more: &[(&str, &str)]) -> Stack {
     Stack::read("host.yaml", &own.iter().chain(more).copied().collect::<Vec<_>>())
 }
 
-fn worker() -> Identity {
+pub(crate) fn worker() -> Identity {
     Identity::new(&host(&[]), "Role")
 }
 
@@ -228,7 +228,7 @@ fn each_function_opens_and_seals_only_what_it_must() {
     // Purposes of Decrypt, purposes of GenerateDataKey.
     for (role, opens, seals) in [
         ("WebhookRole", &["secret", "snapshot", "replay"][..], &["snapshot", "job", "replay"][..]),
-        ("AdminRole", &["secret", "replay"], &["secret", "replay"]),
+        ("AdminRole", &["secret", "snapshot", "replay"], &["secret", "snapshot", "job", "replay"]),
         ("ProgressRole", &["snapshot"], &["job"]),
         ("ApprovalsRole", &["snapshot"], &["job"]),
     ] {
@@ -249,10 +249,9 @@ fn each_function_opens_and_seals_only_what_it_must() {
 fn hosts_are_woken_and_no_other_queue_is_written() {
     let stack = control_plane();
     let queue = |name: &str| format!("arn:aws:sqs:eu-test-1:111122223333:{name}");
-    for (role, wakes) in [("WebhookRole", true), ("ProgressRole", true), ("ApprovalsRole", true), ("AdminRole", false)]
-    {
+    for role in ["WebhookRole", "ProgressRole", "ApprovalsRole", "AdminRole"] {
         let identity = Identity::new(&stack, role);
-        assert_eq!(identity.may("sqs:SendMessage", &queue("tidegate-host-acme-web-1"), &[]), wakes, "{role}");
+        assert!(identity.may("sqs:SendMessage", &queue("tidegate-host-acme-web-1"), &[]), "{role}");
         for other in ["tidegate-reports", "tidegate-dev-host-acme-web-1", "orders"] {
             assert!(!identity.may("sqs:SendMessage", &queue(other), &[]), "{role} {other}");
         }
@@ -331,13 +330,13 @@ fn nobody_moves_himself_into_another_tenant() {
 
 // ---- A host --------------------------------------------------------------------------------------------------------
 
-fn leading(keys: &[&str]) -> Vec<(&'static str, ContextValue)> {
+pub(crate) fn leading(keys: &[&str]) -> Vec<(&'static str, ContextValue)> {
     let keys = keys.iter().map(|key| (*key).to_owned()).collect();
     vec![("dynamodb:LeadingKeys", ContextValue::StringList(keys))]
 }
 
 /// The partition as the store builds it.
-fn partition(tenant: &str, host: &str) -> String {
+pub(crate) fn partition(tenant: &str, host: &str) -> String {
     use tidegate_domain::id::{HostName, TenantId};
     tidegate_aws::keys::host_partition(&TenantId::parse(tenant).unwrap(), &HostName::parse(host).unwrap())
 }

@@ -8,7 +8,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub(super) struct Gate {
+pub(crate) struct Gate {
     address: SocketAddr,
     is_open: watch::Sender<bool>,
     serving: JoinHandle<()>,
@@ -16,7 +16,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// Open.
-    pub(super) async fn before(registry: SocketAddr) -> Self {
+    pub(crate) async fn before(registry: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (is_open, seen) = watch::channel(true);
@@ -36,18 +36,32 @@ impl Gate {
         Self { address, is_open, serving }
     }
 
+    /// To close it from elsewhere.
+    pub(crate) fn closing(&self) -> Closing {
+        Closing(self.is_open.clone())
+    }
+
     /// As part of an image's name.
-    pub(super) fn server(&self) -> String {
+    pub(crate) fn server(&self) -> String {
         self.address.to_string()
     }
 
     /// New connections are accepted, and then nothing comes.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.is_open.send_replace(false);
     }
 
-    pub(super) fn open(&self) {
+    pub(crate) fn open(&self) {
         self.is_open.send_replace(true);
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Closing(watch::Sender<bool>);
+
+impl Closing {
+    pub(crate) fn close(&self) {
+        self.0.send_replace(false);
     }
 }
 

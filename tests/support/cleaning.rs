@@ -63,8 +63,8 @@ pub(crate) fn remove_images(server: String) {
     });
 }
 
-/// The test's own runtime may be shutting down.
-fn beside<F: AsyncFnOnce() -> Result<(), Error> + Send + 'static>(what: &str, clean: F) {
+/// Cleans up outside of the test's own runtime, which may be shutting down.
+pub(crate) fn beside<F: AsyncFnOnce() -> Result<(), Error> + Send + 'static>(what: &str, clean: F) {
     let cleaning = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(clean())

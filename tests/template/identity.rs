@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::intrinsics::Stack;
 
-pub(super) struct Identity {
+pub(crate) struct Identity {
     policies: Vec<PolicyDocument>,
     /// As they stand, functions worked out.
     pub(super) statements: Vec<Value>,
@@ -23,7 +23,7 @@ impl Identity {
         Self { policies: documents.iter().map(|document| parse_value(document).unwrap()).collect(), statements }
     }
 
-    pub(super) fn may(&self, action: &str, resource: &str, context: &[(&str, ContextValue)]) -> bool {
+    pub(crate) fn may(&self, action: &str, resource: &str, context: &[(&str, ContextValue)]) -> bool {
         let context: HashMap<_, _> = context.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
         let request = AuthzRequest {
             principal_arn: "arn:aws:iam::111122223333:role/worker",
@@ -37,7 +37,7 @@ impl Identity {
     }
 
     /// With this encryption context, as pairs.
-    pub(super) fn may_with_key(&self, action: &str, key: &str, encryption_context: &[(&str, &str)]) -> bool {
+    pub(crate) fn may_with_key(&self, action: &str, key: &str, encryption_context: &[(&str, &str)]) -> bool {
         let names: Vec<_> =
             encryption_context.iter().map(|(name, _)| format!("kms:EncryptionContext:{name}")).collect();
         let values = encryption_context.iter().map(|(_, value)| ContextValue::String((*value).to_owned()));

@@ -2,49 +2,63 @@
 
 use std::{
     fs::{self, OpenOptions},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
 };
 
 use tempfile::TempDir;
+use tidegate_domain::id::HostName;
 use tidegate_local::{provision, stack};
 
-use crate::support::{
+use super::{
     Installation,
     binaries::{Process, binary},
     eventually,
 };
 
-pub(super) struct OwnWorker {
+pub(crate) struct OwnWorker {
     folder: TempDir,
-    environment: Vec<(&'static str, String)>,
+    environment: Vec<(String, String)>,
 }
 
 impl OwnWorker {
     /// For the installation's only host.
-    pub(super) fn of(installation: &Installation) -> Self {
+    pub(crate) fn of(installation: &Installation) -> Self {
+        Self::of_host(installation, &stack::host(), &installation.prefix, "")
+    }
+
+    /// For any host of the installation's tenant. `container_prefix` has to begin with the installation's, so that what is
+    /// left is cleaned up. `lines` are more of the configuration file.
+    pub(crate) fn of_host(installation: &Installation, host: &HostName, container_prefix: &str, lines: &str) -> Self {
+        assert!(container_prefix.starts_with(&installation.prefix), "{container_prefix} would not be cleaned up");
         let folder = tempfile::tempdir().unwrap();
-        let (tenant, host, queues) = (stack::tenant(), stack::host(), installation.stack.queues());
+        let (tenant, queues) = (stack::tenant(), installation.stack.queues());
         let config = format!(
             "tenant = \"{tenant}\"\nhost = \"{host}\"\ntable = \"{}\"\nqueue_url = \"{}{tenant}_{host}\"\n\
-             reports_queue_url = \"{}\"\ndata = \"{}\"\ncontainer_prefix = \"{}\"\n",
+             reports_queue_url = \"{}\"\ndata = \"{}\"\ncontainer_prefix = \"{container_prefix}\"\n{lines}",
             provision::TABLE,
             queues.host_url_prefix,
             queues.reports_url,
             folder.path().join("data").display(),
-            installation.prefix,
         );
         fs::write(folder.path().join("worker.toml"), config).unwrap();
-        Self { folder, environment: installation.aws().environment() }
+        let environment = installation.aws().environment();
+        let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { folder, environment }
     }
 
-    pub(super) fn start(&self) -> Process {
+    /// One more variable in the environment of every process to come, or another value of one that is there.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.push((name.to_owned(), value.into()));
+    }
+
+    pub(crate) fn start(&self) -> Process {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         Process(self.command().stderr(log).spawn().unwrap())
     }
 
     /// For one that does not run for long: how it ended, and what it said.
-    pub(super) async fn run_to_its_end(&self) -> (ExitStatus, String) {
+    pub(crate) async fn run_to_its_end(&self) -> (ExitStatus, String) {
         let path = self.folder.path().join("second.log");
         let mut process = Process(self.command().stderr(fs::File::create(&path).unwrap()).spawn().unwrap());
         let status = eventually("the worker ends", async || process.0.try_wait().unwrap()).await;
@@ -52,11 +66,17 @@ impl OwnWorker {
     }
 
     /// Of all processes so far.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    fn command(&self) -> Command {
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The binary with its configuration file and environment, to which arguments can be added.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(binary("tidegate-worker"));
         command.arg("--config").arg(self.folder.path().join("worker.toml"));
         command.envs(self.environment.iter().cloned()).stdout(Stdio::null());
