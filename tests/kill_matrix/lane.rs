@@ -1,6 +1,7 @@
 //! One host with one worker, on which one deployment after the other is disturbed, and has to come out right.
 
 use std::{
+    convert::Infallible,
     fmt,
     sync::{
         Arc,
@@ -42,7 +43,7 @@ pub(crate) enum Point {
     Aws(&'static str),
     /// The report that follows the finish.
     LastReport,
-    /// The new version answers, and is not healthy yet.
+    /// The new version answers, and is being checked; it does not get healthy before the kill, however late that is.
     Check,
 }
 
@@ -84,15 +85,34 @@ pub(crate) struct Lane<'a> {
     pub(crate) member: Member,
     gate: Gate,
     application: Application,
+    /// How the next version is checked.
+    check: Value,
     versions: u32,
     running: String,
     /// What is being tried, for whoever reads of its failure.
     doing: String,
 }
 
-fn slow_to_health() -> Value {
-    json!({"type": "http", "path": "/healthz", "port": 8080, "intervalMs": 100, "startPeriodMs": 900, "retries": 2,
-        "deadlineMs": 10_000})
+/// Of an application that is slow to get healthy. A good version has all the time that a busy machine may need; one that
+/// never gets healthy is found so soon.
+fn check(case: Case) -> Value {
+    let start_period = if case == Case::Back { 900 } else { 30_000 };
+    http("/healthz", start_period)
+}
+
+/// A file that a version does not have when it starts; see [`Lane::say_healthy`].
+const HEALTHY: &str = "/healthy";
+
+/// Not passed before the test has made the new version healthy, and not failed for as long as anybody looks.
+fn held(case: Case) -> Value {
+    // On the way back nobody makes it healthy, and the end of this time is waited for.
+    let start_period = if case == Case::Back { 15_000 } else { 120_000 };
+    http(&format!("/read{HEALTHY}"), start_period)
+}
+
+fn http(path: &str, start_period_ms: u64) -> Value {
+    json!({"type": "http", "path": path, "port": 8080, "intervalMs": 100, "startPeriodMs": start_period_ms, "retries": 2,
+        "deadlineMs": start_period_ms + 10_000})
 }
 
 impl<'a> Lane<'a> {
@@ -102,7 +122,16 @@ impl<'a> Lane<'a> {
         let member = Member::join(installation, name, "keep_images = 1\n").await;
         let gate = Gate::before(installation.registry.addr()).await;
         let application = register(installation, &member, &gate).await;
-        Self { installation, member, gate, application, versions: 0, running: String::new(), doing: String::new() }
+        Self {
+            installation,
+            member,
+            gate,
+            application,
+            check: check(Case::First),
+            versions: 0,
+            running: String::new(),
+            doing: String::new(),
+        }
     }
 
     /// Makes the state that the case begins with.
@@ -110,6 +139,7 @@ impl<'a> Lane<'a> {
         match case {
             Case::Over | Case::Back if self.running.is_empty() => {
                 self.calm();
+                self.is_checked_by(check(Case::Over)).await;
                 let (version, id) = self.deploy(Mode::Ok).await;
                 let ended = self.installation.ended(&self.application, &id).await;
                 assert_eq!(ended["status"], "succeeded", "{ended}\n{}", self.member.log());
@@ -118,10 +148,24 @@ impl<'a> Lane<'a> {
             Case::Over | Case::Back => {}
             Case::First => {
                 self.application = register(self.installation, &self.member, &self.gate).await;
+                self.check = check(case);
                 self.running = String::new();
             }
         }
+        self.is_checked_by(check(case)).await;
         self.calm();
+    }
+
+    /// From the next version on.
+    async fn is_checked_by(&mut self, check: Value) {
+        if self.check == check {
+            return;
+        }
+        let path = format!("applications/{}", self.application.id);
+        let mut registered = self.installation.get(&path).await.expect(200);
+        registered["healthCheck"] = check.clone();
+        self.installation.put(&path, &registered).await.expect(200);
+        self.check = check;
     }
 
     /// Nothing goes wrong any more, and the worker works.
@@ -183,16 +227,18 @@ impl<'a> Lane<'a> {
     pub(crate) async fn kill_at(&mut self, case: Case, point: Point, step: &str, moment: Moment) -> Row {
         self.prepare(case).await;
         self.doing = format!("killed {moment} {step}");
+        if point == Point::Check {
+            self.is_checked_by(held(case)).await;
+        }
         self.arm(point, moment);
         let old = self.running.clone();
         let (new, id) = self.deploy(mode(case)).await;
         if point == Point::Check {
-            let checking = async || self.visit("/healthz").await.filter(|text| text == "unhealthy\n");
-            self.soon("the check of the new version", checking).await;
-            self.member.kill();
+            self.soon("the check of the new version", async || self.is_checking(&id, &new).await.then_some(())).await;
+            assert!(self.member.kill(), "{}: it was dead", self.doing);
         }
         self.soon("the end of the worker", async || (!self.member.lives()).then_some(())).await;
-        let left = self.left().await;
+        let left = self.soon("the containers", async || self.listed().await).await;
         let mut row = Row {
             step: step.to_owned(),
             moment,
@@ -215,10 +261,30 @@ impl<'a> Lane<'a> {
             version if version == new => "new".to_owned(),
             other => other.to_owned(),
         };
-        let ended = self.installation.ended(&self.application, &id).await;
+        let ended = tokio::select! {
+            ended = self.installation.ended(&self.application, &id) => ended,
+            never = self.say_healthy(), if point == Point::Check && case != Case::Back => match never {},
+        };
         ended["status"].as_str().unwrap_or_default().clone_into(&mut row.status);
         self.check_end(&ended, old, new, &mut row.wrong).await;
         row
+    }
+
+    /// Whether the new version answers, and the worker has said that it checks it.
+    async fn is_checking(&self, id: &str, new: &str) -> bool {
+        let path = format!("deployments/{id}");
+        let shown = self.installation.get(&path).await.expect(200);
+        shown["targets"][0]["step"] == "check"
+            && self.visit("/").await.is_some_and(|text| text == format!("version {new}\n"))
+    }
+
+    /// Of whichever container is checked, and of any that comes after it.
+    async fn say_healthy(&self) -> Infallible {
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            ticks.tick().await;
+            let _ = self.visit(&format!("/write{HEALTHY}")).await;
+        }
     }
 
     fn arm(&self, point: Point, moment: Moment) {
@@ -292,7 +358,7 @@ impl<'a> Lane<'a> {
     /// The application answers as this version, and nothing else of it is left.
     pub(crate) async fn only(&self, version: &str) {
         eventually(&format!("only {version}"), async || {
-            let alone = self.left().await == format!("{} running", self.application.container);
+            let alone = self.listed().await? == format!("{} running", self.application.container);
             (alone && self.visit("/").await? == format!("version {version}\n")).then_some(())
         })
         .await;
@@ -304,7 +370,7 @@ impl<'a> Lane<'a> {
 
     async fn one_container(&self) {
         self.soon("one container of the application, under its name", async || {
-            (self.left().await == format!("{} running", self.application.container)).then_some(())
+            (self.listed().await? == format!("{} running", self.application.container)).then_some(())
         })
         .await;
     }
@@ -323,10 +389,11 @@ impl<'a> Lane<'a> {
         tokio::time::timeout(VISIT, self.installation.visit(&self.application, path)).await.ok()?.ok()
     }
 
-    /// Names and states of the application's containers.
-    pub(crate) async fn left(&self) -> String {
+    /// Names and states of the application's containers. Nothing if the engine would not say, as one does that is just
+    /// removing a container.
+    async fn listed(&self) -> Option<String> {
         let options = ListContainersOptionsBuilder::default().all(true).build();
-        let listed = self.installation.docker.list_containers(Some(options)).await.unwrap();
+        let listed = self.installation.docker.list_containers(Some(options)).await.ok()?;
         let mut seen: Vec<String> = listed
             .into_iter()
             .filter_map(|container| {
@@ -337,7 +404,7 @@ impl<'a> Lane<'a> {
             })
             .collect();
         seen.sort();
-        seen.join(", ")
+        Some(seen.join(", "))
     }
 
     /// As in a table: without what all names have in common.
@@ -360,7 +427,7 @@ async fn register(installation: &Installation, member: &Member, gate: &Gate) -> 
     let registry = installation.post("registries", &registry).await.expect(201)["id"].clone();
     let application = installation
         .register(json!({"image": format!("{}/demo/{name}", gate.server()), "registryId": registry,
-            "hosts": {"names": [member.host.as_str()]}, "healthCheck": slow_to_health()}))
+            "hosts": {"names": [member.host.as_str()]}, "healthCheck": check(Case::First)}))
         .await;
     let slow =
         json!({"scope": "application", "applicationId": application.id, "key": "HEALTHY_AFTER_MS", "value": "300"});
