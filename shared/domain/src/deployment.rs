@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     application::Application,
+    approval::Approval,
     assignment::{ErrorCode, Outcome, Progress, Running, TargetError},
     id::{ApplicationId, DeploymentId, Epoch, HostName, Sequence},
     image::{Digest, Version},
+    issue::IssueRef,
     job::Action,
 };
 
@@ -51,6 +53,18 @@ pub struct Deployment {
     /// Of a rollback: the deployment whose release it returns to.
     #[serde(default)]
     pub returns_to: Option<DeploymentId>,
+    /// The request had variables of its own, which are kept sealed for a while, apart from this.
+    #[serde(default)]
+    pub carries_variables: bool,
+    /// Of a deployment that is asked for again: the one whose request it repeats.
+    #[serde(default)]
+    pub retry_of: Option<DeploymentId>,
+    /// The issue that asked for it, and hears of its end.
+    #[serde(default)]
+    pub issue: Option<IssueRef>,
+    /// Where somebody had to decide on it first.
+    #[serde(default)]
+    pub approval: Option<Approval>,
     /// Somebody has called it off; it ends as soon as no host is in the middle of something.
     #[serde(default)]
     pub cancel_requested: Option<CancelRequest>,
@@ -72,6 +86,16 @@ pub struct Trigger {
     /// The caller's IP address.
     pub source: Option<String>,
     pub actor: String,
+    /// Of an issue: who wrote it, where somebody else asked with it. It counts as theirs, too.
+    #[serde(default)]
+    pub author: Option<String>,
+}
+
+impl Trigger {
+    /// Everybody whose request it is.
+    pub fn requesters(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.actor.as_str()).chain(self.author.as_deref())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +107,10 @@ pub enum TriggerKind {
     User,
     /// A person who returns to an earlier release.
     Rollback,
+    /// A person who repeats an earlier request.
+    Retry,
+    /// An issue of the application's repository.
+    Issue,
 }
 
 impl TriggerKind {
@@ -91,14 +119,21 @@ impl TriggerKind {
             Self::Webhook => "webhook",
             Self::User => "user",
             Self::Rollback => "rollback",
+            Self::Retry => "retry",
+            Self::Issue => "issue",
         }
     }
 }
 
-/// Where a deployment stands. `Queued` and `Running` are live; every other state is final.
+/// Where a deployment stands. `AwaitingApproval` waits for a person, `Queued` and `Running` are live; every other state is
+/// final.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Status {
+    /// Validated, permitted and charged, and waiting for somebody's decision. It holds no place in the queue, no sequence
+    /// and no lock. Leaves by one conditional write: approved, denied, timed out, called off or superseded. A crash here
+    /// leaves it as it is, until its deadline.
+    AwaitingApproval,
     /// Admitted, with a sequence and a place in the queue. Leaves when its first host begins or fails. Whether it is the
     /// application's active deployment (and so has assignments), the application's state says. A crash here leaves an
     /// active deployment without assignments at worst, which the next pass over the application writes.
@@ -120,12 +155,17 @@ pub enum Status {
     Superseded { by: Option<DeploymentId> },
     /// Refused by validation; was never queued.
     Rejected { reason: String },
+    /// Refused by the person who had to decide.
+    Denied,
+    /// Nobody decided in time.
+    TimedOut,
 }
 
 impl Status {
     /// The API's exact status.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::AwaitingApproval => "awaiting_approval",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Succeeded => "succeeded",
@@ -134,32 +174,38 @@ impl Status {
             Self::Cancelled { .. } => "cancelled",
             Self::Superseded { .. } => "superseded",
             Self::Rejected { .. } => "rejected",
+            Self::Denied => "denied",
+            Self::TimedOut => "timed_out",
         }
     }
 
     /// The seed's coarser word: `pending`, `running`, `success`, `failed`.
     pub fn phase(&self) -> &'static str {
         match self {
-            Self::Queued => "pending",
+            Self::AwaitingApproval | Self::Queued => "pending",
             Self::Running => "running",
             Self::Succeeded => "success",
             Self::Failed { .. }
             | Self::RolledBack
             | Self::Cancelled { .. }
             | Self::Superseded { .. }
-            | Self::Rejected { .. } => "failed",
+            | Self::Rejected { .. }
+            | Self::Denied
+            | Self::TimedOut => "failed",
         }
     }
 
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Queued | Self::Running => false,
+            Self::AwaitingApproval | Self::Queued | Self::Running => false,
             Self::Succeeded
             | Self::Failed { .. }
             | Self::RolledBack
             | Self::Cancelled { .. }
             | Self::Superseded { .. }
-            | Self::Rejected { .. } => true,
+            | Self::Rejected { .. }
+            | Self::Denied
+            | Self::TimedOut => true,
         }
     }
 }
@@ -313,6 +359,10 @@ impl Deployment {
             max_parallel: application.rollout.max_parallel,
             rollback_on_failure: application.rollout.rollback_on_failure,
             returns_to: None,
+            carries_variables: false,
+            retry_of: None,
+            issue: None,
+            approval: None,
             cancel_requested: None,
             timeline: Vec::new(),
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     application::{ContainerName, HealthCheck, Port, Strategy},
+    approval::Approved,
     container::ContainerOptions,
     id::{ApplicationId, DeploymentId, Sequence},
     image::{Digest, ImageName, RegistryServer, Version},
@@ -45,6 +46,10 @@ pub struct Job {
     /// A container of the application's name that is not ours may be replaced.
     #[serde(default)]
     pub adopt: bool,
+    /// Of a deployment that somebody had to decide on: what the decision covers. Of no other work order, not even one that
+    /// returns to it.
+    #[serde(default)]
+    pub approved: Option<Approved>,
 }
 
 /// What a work order does with an application's container on a host.

@@ -1,75 +1,165 @@
 //! What an application allows a request to say beside the version.
+//!
+//! A type is one file below and one variant of [`ParameterType`].
 
-use std::collections::BTreeMap;
+mod accepting;
+pub mod address;
+mod boolean;
+mod declaring;
+mod domain;
+mod email;
+mod host;
+mod ip;
+mod ipv4;
+mod json;
+mod kind;
+mod number;
+mod public_key;
+pub mod set;
+mod text;
+mod url;
+
+#[cfg(test)]
+mod hostile_tests;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+pub use accepting::{Accepted, MAX_FAULTS, accept};
+pub use declaring::{MAX_CHOICES, MAX_DECLARED_LENGTH};
+pub use kind::{ParameterType, Verdict};
+pub use public_key::Algorithm;
+pub use text::MAX_LENGTH;
 
 use crate::{
-    invalid::{FieldError, Invalid},
+    invalid::Invalid,
+    pattern::Pattern,
     secret::Secret,
-    variable::{Layered, Origin, ValueType, VariableKey, Written, check_value},
+    variable::{Layered, Origin, VariableKey, Written},
 };
+
+/// Most parameters that an application may declare.
+pub const MAX_PARAMETERS: usize = 200;
 
 /// A declared parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Parameter {
     pub name: VariableKey,
-    /// `string`, `number`, `boolean` or `json`.
     #[serde(rename = "type")]
-    pub value_type: ValueType,
+    pub value_type: ParameterType,
     pub required: bool,
     /// Used when neither the request nor a stored variable has one.
     pub default: Option<String>,
     /// Its values are secrets: sealed, masked, redacted.
     pub sensitive: bool,
+    /// When a value of the request has to be approved; none for never.
+    #[serde(default)]
+    pub approval: Option<ApprovalRule>,
+    /// Fewest Unicode characters.
+    #[serde(default)]
+    pub min_length: Option<u32>,
+    /// Most Unicode characters; for a `string` in place of its own [`MAX_LENGTH`].
+    #[serde(default)]
+    pub max_length: Option<u32>,
+    /// What the whole value must match.
+    #[serde(default)]
+    pub pattern: Option<Pattern>,
+    /// The only values that are taken; none for any.
+    #[serde(default, rename = "enum")]
+    pub choices: Option<Vec<String>>,
+    /// Of a `string`: line breaks and other control characters are taken too, NUL never.
+    #[serde(default)]
+    pub multiline: bool,
+    /// Of a `public_key`: which algorithms are taken; none for all.
+    #[serde(default)]
+    pub algorithms: Option<Vec<Algorithm>>,
 }
 
-/// The request's `variables` against what the application declares.
-///
-/// A value may be written as text or as the JSON value it stands for (`true`, `30`); containers get the text.
-///
-/// # Errors
-/// Every undeclared name, missing value and value of a wrong form, each at its field.
-pub fn accept(
-    parameters: &[Parameter],
-    given: &BTreeMap<String, Value>,
-) -> Result<Vec<(VariableKey, String)>, Vec<FieldError>> {
-    let mut accepted = Vec::new();
-    let mut errors = Vec::new();
-    for (name, value) in given {
-        let field = format!("variables.{name}");
-        let Some(parameter) = parameters.iter().find(|p| p.name.as_str() == name) else {
-            errors.push(undeclared(parameters).at(field));
-            continue;
-        };
-        let text = match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        match check_value(parameter.value_type, &text) {
-            Ok(()) => accepted.push((parameter.name.clone(), text)),
-            Err(invalid) => errors.push(invalid.at(field)),
-        }
-    }
-    for parameter in parameters.iter().filter(|p| p.required && p.default.is_none()) {
-        if !given.contains_key(parameter.name.as_str()) {
-            let missing = Invalid::new("missing", "is required by the application", "send a value for it");
-            errors.push(missing.at(format!("variables.{}", parameter.name)));
-        }
-    }
-    if errors.is_empty() { Ok(accepted) } else { Err(errors) }
+/// When a parameter that a request carries needs its owner's decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApprovalRule {
+    /// When the value is a public address or a domain name, which may stand for one.
+    PublicAddress,
+    /// Whatever the value is.
+    Always,
 }
 
-fn undeclared(parameters: &[Parameter]) -> Invalid {
-    let names: Vec<_> = parameters.iter().map(|p| p.name.as_str()).collect();
-    let suggestion = if names.is_empty() {
-        "declare it in the application's parameters, or leave it out".to_owned()
-    } else {
-        format!("declare it in the application's parameters, or use one of {}", names.join(", "))
-    };
-    Invalid::new("undeclared", "is not a parameter of this application", suggestion)
+impl Parameter {
+    /// An optional parameter of this type, without conditions.
+    pub fn new(name: VariableKey, value_type: ParameterType) -> Self {
+        Self {
+            name,
+            value_type,
+            required: false,
+            default: None,
+            sensitive: false,
+            approval: None,
+            min_length: None,
+            max_length: None,
+            pattern: None,
+            choices: None,
+            multiline: false,
+            algorithms: None,
+        }
+    }
+
+    /// Whether a value is one that the declaration allows, and what it stands for.
+    ///
+    /// # Errors
+    /// What keeps it from being of its type; or else, all at once, the conditions of the declaration that it fails.
+    pub fn check(&self, value: &str) -> Result<Verdict, Vec<Invalid>> {
+        let verdict = match self.value_type {
+            ParameterType::String => text::check(value, self.multiline),
+            ParameterType::Number => number::check(value),
+            ParameterType::Boolean => boolean::check(value),
+            ParameterType::Json => json::check(value),
+            ParameterType::Email => email::check(value),
+            ParameterType::Ipv4 => ipv4::check(value),
+            ParameterType::Ip => ip::check(value),
+            ParameterType::Domain => domain::check(value),
+            ParameterType::Host => host::check(value),
+            ParameterType::Url => url::check(value),
+            ParameterType::PublicKey => public_key::check(value, self.algorithms.as_deref()),
+        };
+        let verdict = verdict.map_err(|invalid| vec![invalid])?;
+        let failed: Vec<_> = [self.check_length(value), self.check_choice(value), self.check_pattern(value)]
+            .into_iter()
+            .flatten()
+            .collect();
+        if failed.is_empty() { Ok(verdict) } else { Err(failed) }
+    }
+
+    fn check_length(&self, value: &str) -> Option<Invalid> {
+        let count = value.chars().count();
+        let of_type = (self.value_type == ParameterType::String).then_some(MAX_LENGTH);
+        if let Some(least) = self.min_length.filter(|least| count < *least as usize) {
+            let suggestion = format!("send at least {least} characters");
+            return Some(Invalid::new("too-short", "is shorter than the application allows", suggestion));
+        }
+        let most = self.max_length.or(of_type).filter(|most| count > *most as usize)?;
+        let suggestion = format!("send at most {most} characters");
+        Some(Invalid::new("too-long", "is longer than the application allows", suggestion))
+    }
+
+    fn check_choice(&self, value: &str) -> Option<Invalid> {
+        let choices = self.choices.as_ref().filter(|choices| !choices.iter().any(|choice| choice == value))?;
+        // The choices for a secret would be a list of secrets.
+        let names: Vec<_> = choices.iter().map(String::as_str).take_while(|_| !self.sensitive).collect();
+        let shown = names.join(", ");
+        let suggestion = if names.is_empty() || shown.len() > 500 {
+            "use one of those that the application's declaration lists".to_owned()
+        } else {
+            format!("use one of {shown}")
+        };
+        Some(Invalid::new("unknown-value", "is not one of the values that the application allows", suggestion))
+    }
+
+    fn check_pattern(&self, value: &str) -> Option<Invalid> {
+        let pattern = self.pattern.as_ref().filter(|pattern| !pattern.is_match(value))?;
+        let suggestion = format!("send a value that matches {}", pattern.as_str());
+        Some(Invalid::new("pattern", "does not match the pattern that the application asks for", suggestion))
+    }
 }
 
 /// The layers that a request and the parameters' defaults put over what is stored.
@@ -85,45 +175,4 @@ pub fn layers(parameters: &[Parameter], accepted: Vec<(VariableKey, String)>) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    type Pairs<'a> = Vec<(&'a str, &'a str)>;
-
-    #[test]
-    fn every_fault_of_the_variables_is_told_at_once() {
-        let parameter = |name: &str, value_type, required| Parameter {
-            name: VariableKey::parse(name).unwrap(),
-            value_type,
-            required,
-            default: None,
-            sensitive: false,
-        };
-        let parameters = [
-            parameter("A", ValueType::Number, false),
-            parameter("B", ValueType::Boolean, true),
-            parameter("C", ValueType::String, true),
-        ];
-        let check = |given: Value, expect: Result<Pairs<'_>, Pairs<'_>>| {
-            let given = serde_json::from_value(given).unwrap();
-            let got = accept(&parameters, &given);
-            match (&got, expect) {
-                (Ok(got), Ok(expect)) => {
-                    assert_eq!(got.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), expect);
-                }
-                (Err(got), Err(expect)) => {
-                    assert_eq!(got.iter().map(|e| (e.field.as_str(), e.invalid.code)).collect::<Vec<_>>(), expect);
-                }
-                _ => panic!("{got:?}"),
-            }
-        };
-        check(json!({"A": 1.5, "B": true, "C": "x"}), Ok(vec![("A", "1.5"), ("B", "true"), ("C", "x")]));
-        check(json!({"B": "false", "C": ""}), Ok(vec![("B", "false"), ("C", "")]));
-        check(
-            json!({"A": "x", "D": "y", "C": "z"}),
-            Err(vec![("variables.A", "format-number"), ("variables.D", "undeclared"), ("variables.B", "missing")]),
-        );
-    }
-}
+mod tests;

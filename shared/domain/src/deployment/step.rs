@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{ASSIGNED, CancelRequest, Deployment, Runs, Status, Target, TargetState};
 use crate::{
+    approval::{Decision, Verdict},
     assignment::{ErrorCode, Outcome, Progress, Running, TargetError},
     id::{DeploymentId, Epoch, HostName},
     image::{Digest, Version},
@@ -35,8 +36,10 @@ pub enum Event {
     HostUnreachable { host: HostName, epoch: Epoch, error: TargetError },
     /// A person called it off. `unclaimed` are hosts whose assignments were taken back, as nobody held them.
     Cancelled { request: CancelRequest, unclaimed: Vec<HostName> },
-    /// It has lost its place in the queue to a later one.
+    /// It has lost its place in the queue to a later one, or waited for a decision that nobody needs any more.
     Superseded { by: Option<DeploymentId> },
+    /// Somebody decided on it, or nobody did in time.
+    Decided(Decision),
 }
 
 /// What is to be done because of it, in the same transaction as the new state.
@@ -79,6 +82,9 @@ impl Deployment {
         }
         match event {
             Event::Activated => {
+                if self.status == Status::AwaitingApproval {
+                    return Err(self.illegal(&event));
+                }
                 if !self.status.is_final() && !self.targets.iter().any(|t| t.state.is_open()) {
                     self.go_on(now, &mut effects);
                 }
@@ -134,11 +140,29 @@ impl Deployment {
                 self.go_on(now, &mut effects);
             }
             Event::Superseded { by } => {
-                if !self.is_unassigned() || self.status != Status::Queued {
+                if !self.is_unassigned() || !matches!(self.status, Status::AwaitingApproval | Status::Queued) {
                     return Err(self.illegal(&event));
                 }
                 self.skip_the_rest();
                 self.finish(Status::Superseded { by }, now, &mut effects);
+            }
+            Event::Decided(ref decision) => {
+                let Some(approval) = self.approval.as_mut().filter(|_| self.status == Status::AwaitingApproval) else {
+                    return Err(self.illegal(&event));
+                };
+                let is_late = decision.at >= approval.expires_at;
+                if is_late != (decision.verdict == Verdict::TimedOut) {
+                    return Err(self.illegal(&event));
+                }
+                approval.decision = Some(decision.clone());
+                match decision.verdict {
+                    Verdict::Approved => {
+                        self.status = Status::Queued;
+                        self.note(now, Verdict::Approved.as_str(), None);
+                    }
+                    Verdict::Denied => self.refuse(Status::Denied, now, &mut effects),
+                    Verdict::TimedOut => self.refuse(Status::TimedOut, now, &mut effects),
+                }
             }
         }
         Ok((self, effects))
@@ -246,6 +270,11 @@ impl Deployment {
             effects.push(Effect::Release { version: version.clone(), digest: digest.clone() });
         }
         effects.push(Effect::Finish);
+    }
+
+    fn refuse(&mut self, end: Status, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.skip_the_rest();
+        self.finish(end, now, effects);
     }
 
     fn end(&self) -> Status {
@@ -366,6 +395,8 @@ impl Event {
             Self::HostUnreachable { .. } => "a host's absence",
             Self::Cancelled { .. } => "a cancellation",
             Self::Superseded { .. } => "a supersession",
+            Self::Decided(Decision { verdict: Verdict::TimedOut, .. }) => "the end of its time",
+            Self::Decided(_) => "a decision",
         }
     }
 }
