@@ -29,6 +29,9 @@ pub struct ApplicationState {
     /// The last one that took the place of those that waited.
     #[serde(default)]
     pub superseded_by: Option<DeploymentId>,
+    /// The newest that was admitted as the only one that is wanted: what was asked for before it can be approved no more.
+    #[serde(default)]
+    pub latest: Option<DeploymentId>,
     /// What deployments that succeeded have left running, newest first; at most [`KEPT_RELEASES`].
     pub releases: Vec<Release>,
     /// What each host runs, as far as deployments have told.
@@ -70,6 +73,7 @@ impl Default for ApplicationState {
             active: None,
             queued: Vec::new(),
             superseded_by: None,
+            latest: None,
             releases: Vec::new(),
             hosts: BTreeMap::new(),
             left: BTreeMap::new(),

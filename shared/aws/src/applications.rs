@@ -47,6 +47,12 @@ pub struct TokenGrant {
     pub valid_until: Option<Timestamp>,
 }
 
+impl TokenGrant {
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        self.valid_until.is_none_or(|until| until > now)
+    }
+}
+
 /// A new token for an application.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotation<'a> {
@@ -57,10 +63,9 @@ pub struct Rotation<'a> {
 }
 
 impl Store {
-    /// What the token opens now, if anything: unknown, expired and revoked ones are the same.
-    pub async fn grant(&self, token: &Token, now: Timestamp) -> Result<Option<TokenGrant>> {
-        let grant: Option<TokenGrant> = self.table.read(&keys::token(&token_sha256(token.expose())), "token").await?;
-        Ok(grant.filter(|g| g.valid_until.is_none_or(|until| until > now)))
+    /// What the token opens, or opened until a moment ago: see [`TokenGrant::is_valid`]. None for an unknown or a revoked one.
+    pub async fn grant(&self, token: &Token) -> Result<Option<TokenGrant>> {
+        self.table.read(&keys::token(&token_sha256(token.expose())), "token").await
     }
 
     pub async fn application_state(&self, tenant: &TenantId, id: ApplicationId) -> Result<ApplicationState> {
@@ -96,11 +101,29 @@ impl Store {
     ) -> Result<Created> {
         let id = ApplicationId(stored.id);
         let state = item(&keys::application_state(tenant, id), &ApplicationState::default())?;
-        let more = vec![
+        let mut more = vec![
             put(Part::Other, state, &self.table, Some(Expression::absent())),
             self.grant_write(tenant, stored, &stored.body.token_sha256, None)?,
         ];
+        more.extend(self.listener_writes(Part::Other, tenant, id, None, Some(&stored.body.application))?);
         self.create_with(tenant, stored, replay, event, more).await
+    }
+
+    /// Puts a new registration in the place of `old`.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if it has moved on since `old` was read.
+    pub async fn replace_application(
+        &self,
+        tenant: &TenantId,
+        old: &Stored<RegisteredApplication>,
+        body: RegisteredApplication,
+        now: Timestamp,
+        event: &AuditEvent,
+    ) -> Result<Stored<RegisteredApplication>> {
+        let (before, after) = (Some(&old.body.application), Some(&body.application));
+        let more = self.listener_writes(Part::Other, tenant, ApplicationId(old.id), before, after)?;
+        self.replace_with(tenant, old, body, now, event, more).await
     }
 
     /// Puts a new token in the place of the application's; the old one works until `overlap_until`, if that is given.
@@ -160,6 +183,8 @@ impl Store {
         {
             by.push("the application's variables".to_owned());
         }
+        let waiting = self.pending_approvals(tenant, Some(id)).await?;
+        by.extend(waiting.iter().map(|s| format!("deployment {}, which waits for a decision", s.deployment.id)));
         if !by.is_empty() {
             return Err(StoreError::InUse { by });
         }
@@ -171,6 +196,7 @@ impl Store {
         if let Some((before, _)) = &old.body.previous_token {
             more.push(delete(Part::Other, &keys::token(before), &self.table, None));
         }
+        more.extend(self.listener_writes(Part::Other, tenant, id, Some(&old.body.application), None)?);
         // The sealed configuration of what could be returned to.
         let kept = state.releases.iter().map(|release| release.deployment_id);
         let kept: BTreeSet<_> = kept.chain(state.hosts.values().map(|host| host.runs.release)).collect();

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use tidegate_domain::{
     assignment::AssignmentState,
-    deployment::{CancelRequest, Deployment, Event, TargetState},
-    id::{DeploymentId, HostName, TenantId},
+    deployment::{CancelRequest, Deployment, Event, Status, TargetState},
+    id::{ApplicationId, DeploymentId, HostName, TenantId},
 };
 
 use crate::{
@@ -71,10 +71,15 @@ impl Store {
         event: &AuditEvent,
         now: Timestamp,
     ) -> Result<Option<Deployment>> {
-        let state = self.application_state(tenant, stored.deployment.application_id).await?;
+        // One that waits for a decision has no place that could be freed.
+        let state = if stored.deployment.status == Status::AwaitingApproval {
+            None
+        } else {
+            Some(self.application_state(tenant, stored.deployment.application_id).await?)
+        };
         let unclaimed = open.unclaimed.iter().map(|(host, _)| host.clone()).collect();
         let request = CancelRequest { at: now, by: event.actor.clone() };
-        let about = About { state: Some(&state), host: None, actor: &event.actor };
+        let about = About { state: state.as_ref(), host: None, actor: &event.actor };
         let cancelled = Event::Cancelled { request, unclaimed };
         let mut transition = self.transition(tenant, stored, cancelled, about, now).await?;
         for (host, assignment) in &open.unclaimed {
@@ -145,6 +150,9 @@ impl Store {
             if !stored.deployment.is_unassigned() || stored.deployment.status.is_final() {
                 return Ok(false);
             }
+            if stored.deployment.status == Status::AwaitingApproval {
+                return self.supersede_waiting_one(tenant, &stored, by, now).await;
+            }
             // Read after the deployment: what is in neither place then was dropped, or its record has changed since.
             let state = self.application_state(tenant, stored.deployment.application_id).await?;
             if state.active == Some(id) || state.queued.contains(&id) {
@@ -158,5 +166,38 @@ impl Store {
             }
             pause(&mut attempt, until).await?;
         }
+    }
+    /// Ends those of an application that wait for a decision and were asked for before `by`: nobody wants them any more.
+    /// One at which it fails stays, and cannot be approved: see [`crate::admission::Admitted::Superseded`].
+    pub(crate) async fn supersede_waiting(
+        &self,
+        tenant: &TenantId,
+        application: ApplicationId,
+        by: DeploymentId,
+        now: Timestamp,
+    ) {
+        let waiting = match self.pending_approvals(tenant, Some(application)).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(application.id = %application, error = &error as &dyn std::error::Error,
+                    "could not see what waits for a decision; it cannot be approved any more");
+                return;
+            }
+        };
+        let older: Vec<_> = waiting.into_iter().map(|s| s.deployment.id).filter(|id| *id < by).collect();
+        self.supersede(tenant, &older, Some(by), now).await;
+    }
+
+    async fn supersede_waiting_one(
+        &self,
+        tenant: &TenantId,
+        stored: &StoredDeployment,
+        by: Option<DeploymentId>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let about = About { state: None, host: None, actor: "tidegate" };
+        let transition = self.transition(tenant, stored, Event::Superseded { by }, about, now).await?;
+        // Decided meanwhile: that holds.
+        Ok(self.commit(tenant, transition).await?.is_some())
     }
 }

@@ -9,7 +9,6 @@ use tidegate_domain::{
 };
 
 use crate::{
-    applications::TokenGrant,
     audit::{self, AuditEvent},
     catalogue::{Listed, PageRequest},
     error::{Result, StoreError},
@@ -60,6 +59,8 @@ pub(crate) enum Part {
     Application,
     Token,
     Queue,
+    /// A window of accepted requests.
+    Limit,
     Replay,
     Deployment,
     Assignment,
@@ -126,11 +127,11 @@ impl Store {
     /// Records that an authenticated request was refused. `false`: the application has had its hundred in this hour.
     pub async fn record_rejection(
         &self,
-        grant: &TokenGrant,
+        tenant: &TenantId,
         deployment: &Deployment,
         event: &AuditEvent,
     ) -> Result<bool> {
-        let (tenant, now) = (&grant.tenant, deployment.created_at);
+        let (now, application) = (deployment.created_at, deployment.application_id);
         let hour = now.to_string().get(..13).unwrap_or_default().to_owned();
         let change = Expression::new("ADD #count :one SET #ttl = :ttl")
             .name("#count", "count")
@@ -139,11 +140,11 @@ impl Store {
             .value(":ttl", number(now.as_second() + 7_200));
         let condition = Expression::new("attribute_not_exists(#count) OR #count < :limit")
             .value(":limit", number(RECORDED_REJECTIONS));
-        let index = item(&keys::deployment_of(tenant, grant.application_id, deployment.id), &serde_json::json!({}))?;
+        let index = item(&keys::deployment_of(tenant, application, deployment.id), &serde_json::json!({}))?;
         let writes = vec![
             self.deployment_write(Part::Deployment, tenant, deployment, None)?,
             put(Part::Other, index, &self.table, None),
-            update(Part::Queue, &keys::rejections(tenant, grant.application_id, &hour), &self.table, change, condition),
+            update(Part::Queue, &keys::rejections(tenant, application, &hour), &self.table, change, condition),
             audit::write(Part::Other, tenant, event, now, &self.table)?,
         ];
         match self.table.transact(writes).await {
@@ -202,6 +203,9 @@ pub fn is_status(name: &str) -> bool {
         cancelled,
         superseded,
         rejected,
+        Status::AwaitingApproval,
+        Status::Denied,
+        Status::TimedOut,
     ];
     all.iter().any(|s| s.name() == name)
 }

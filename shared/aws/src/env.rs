@@ -8,6 +8,8 @@ pub const TABLE: &str = "TIDEGATE_TABLE";
 pub const KEY: &str = "TIDEGATE_KEY";
 /// A host's queue URL is this, the tenant, `_`, and the host's name: neither can hold a `_`. Functions.
 pub const HOST_QUEUE_PREFIX: &str = "TIDEGATE_HOST_QUEUE_PREFIX";
+/// URL of the intake queue. Functions that take in what is handled later, or that end deployments.
+pub const INTAKE_QUEUE_URL: &str = "TIDEGATE_INTAKE_QUEUE_URL";
 /// Whose tokens people bring: the `iss` claim. Functions with people.
 pub const ISSUER: &str = "TIDEGATE_ISSUER";
 /// Where the issuer's public keys are. Functions with people.

@@ -42,6 +42,8 @@ pub enum Purpose {
     Snapshot,
     /// Stored answers, and cursors.
     Replay,
+    /// What came in from outside and is not handled yet.
+    Intake,
 }
 
 impl Purpose {
@@ -50,6 +52,7 @@ impl Purpose {
             Self::Secret => "secret",
             Self::Snapshot => "snapshot",
             Self::Replay => "replay",
+            Self::Intake => "intake",
         }
     }
 }

@@ -57,6 +57,11 @@ impl StoreError {
         move |source| Self::Corrupt { what, source: source.into() }
     }
 
+    /// Of JSON that was sealed: the error's own words could repeat what it holds.
+    pub(crate) fn corrupt_json(what: &'static str) -> impl FnOnce(serde_json::Error) -> Self {
+        move |e| Self::Corrupt { what, source: format!("{:?} at byte {}", e.classify(), e.column()).into() }
+    }
+
     pub(crate) fn unreadable(what: &'static str, why: &'static str) -> Self {
         Self::Corrupt { what, source: why.into() }
     }

@@ -14,6 +14,7 @@ use tidegate_domain::{
 };
 
 use crate::{
+    approvals,
     assignments::{StoredAssignment, job_place},
     clients::Clients,
     envelope::JobOpener,
@@ -91,14 +92,19 @@ impl HostSide {
     /// The job of an assignment.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if it was not sealed for this host, deployment and epoch.
+    /// [`StoreError::Corrupt`] if it was not sealed for this host, deployment and epoch, or is not what was approved.
     pub async fn open(&self, assignment: &StoredAssignment) -> Result<Job> {
         let deployment = assignment.deployment_id.to_string();
         let place = job_place(&deployment, assignment.sealed_epoch);
         let plain = self.opener.open(&self.tenant, &self.host, place, &assignment.sealed_job).await?;
-        // The parser's own words may repeat a value.
-        let place = |e: serde_json::Error| format!("{:?} at byte {}", e.classify(), e.column());
-        serde_json::from_slice(plain.expose()).map_err(|e| StoreError::Corrupt { what: "job", source: place(e).into() })
+        let job: Job = serde_json::from_slice(plain.expose()).map_err(StoreError::corrupt_json("job"))?;
+        if let Some(approved) = &job.approved
+            && !(approved.scope.covers(&self.host, &job) && approvals::covers(approved, &job)?)
+        {
+            let other = "its approval covers something else, or this worker is older than what sealed it; see whether there is a newer one";
+            return Err(StoreError::unreadable("job", other));
+        }
+        Ok(job)
     }
 
     /// Takes the assignment as it was read, with the next epoch and a lease. `Ok(Err(Lost))`: it has changed meanwhile.

@@ -1,7 +1,10 @@
 //! Every key of the table, and nothing else. The table of access patterns is `infra/decisions/0002-single-table.md`.
 
+use jiff::Timestamp;
 use tidegate_domain::{
     id::{ApplicationId, DeploymentId, HostName, SecretGroupId, TenantId},
+    issue::IssueRef,
+    limit::{Class, Network},
     task::TaskId,
     variable::{Scope, VariableKey},
 };
@@ -130,6 +133,39 @@ pub fn snapshot(t: &TenantId, id: DeploymentId) -> Key {
     key(tenant(t, &format!("SNAPSHOT#{id}")), "SNAPSHOT")
 }
 
+/// What was asked for, sealed.
+pub fn request(t: &TenantId, id: DeploymentId) -> Key {
+    key(tenant(t, &format!("REQUEST#{id}")), "REQUEST")
+}
+
+/// Deployments of a tenant that wait for a decision, in order of creation.
+pub fn pending_of(t: &TenantId) -> String {
+    tenant(t, "PENDING")
+}
+
+pub fn pending(t: &TenantId, id: DeploymentId) -> Key {
+    key(pending_of(t), id.to_string())
+}
+
+/// The same of every tenant, in order of their deadlines, so that the sweep reads no more than what is due.
+pub fn deadlines() -> String {
+    "DEADLINES".to_owned()
+}
+
+/// To the second, so that the order of texts is that of times.
+pub fn deadline_time(at: Timestamp) -> String {
+    format!("{:012}", at.as_second().max(0))
+}
+
+pub fn deadline(at: Timestamp, t: &TenantId, id: DeploymentId) -> Key {
+    key(deadlines(), format!("{}#{t}#{id}", deadline_time(at)))
+}
+
+/// What [`deadline`] put into the sort key.
+pub fn parse_deadline(sk: &str) -> Option<(TenantId, DeploymentId)> {
+    parse_live(sk.split_once('#')?.1)
+}
+
 /// The tenant's queue: the set of live deployments.
 pub fn queue(t: &TenantId) -> Key {
     key(tenant(t, "QUEUE"), "QUEUE")
@@ -149,6 +185,62 @@ pub fn live(t: &TenantId, id: DeploymentId) -> Key {
 pub fn parse_live(sk: &str) -> Option<(TenantId, DeploymentId)> {
     let (tenant, id) = sk.split_once('#')?;
     Some((TenantId::parse(tenant).ok()?, DeploymentId::parse(id).ok()?))
+}
+
+/// Whose limits a window of accepted requests is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitsOf {
+    /// The tenant's, for requests of this class.
+    Class(Class),
+    /// The application's own.
+    Application(ApplicationId),
+}
+
+fn window(t: &TenantId, of: LimitsOf, subject: &str) -> Key {
+    let of = match of {
+        LimitsOf::Class(class) => class.as_str().to_owned(),
+        LimitsOf::Application(id) => format!("APPLICATION#{id}"),
+    };
+    key(tenant(t, &format!("LIMIT#{of}#{subject}")), "WINDOW")
+}
+
+/// Accepted requests of one user. The class stays part of it, because a name means another one in each; the name itself is
+/// hashed, because it may hold anything.
+pub fn user_window(t: &TenantId, of: LimitsOf, class: Class, sha256_hex: &str) -> Key {
+    window(t, of, &format!("USER#{}#{sha256_hex}", class.as_str()))
+}
+
+/// Accepted requests from one network.
+pub fn network_window(t: &TenantId, of: LimitsOf, network: Network) -> Key {
+    window(t, of, &format!("ADDRESS#{network}"))
+}
+
+/// All accepted requests.
+pub fn total_window(t: &TenantId, of: LimitsOf) -> Key {
+    window(t, of, "TOTAL")
+}
+
+/// Wrong credentials from one network; of no tenant, because a wrong credential belongs to none.
+pub fn wrong_credentials(network: Network) -> Key {
+    key(format!("THROTTLE#{network}"), "WRONG_CREDENTIALS")
+}
+
+pub fn settings(t: &TenantId) -> Key {
+    key(tenant(t, "SETTINGS"), "SETTINGS")
+}
+
+/// What was measured of a tenant, by hour (`2026-11-22T10`): first the requests, then, after a `#`, the ends of deployments.
+pub fn measures(t: &TenantId) -> String {
+    tenant(t, "METRICS")
+}
+
+pub fn measures_of_requests(t: &TenantId, hour: &str) -> Key {
+    key(measures(t), hour)
+}
+
+/// Apart from [`measures_of_requests`], because it is written in transactions, which the other's writers would run into.
+pub fn measures_of_ends(t: &TenantId, hour: &str) -> Key {
+    key(measures(t), format!("{hour}#ENDS"))
 }
 
 /// Registered hosts of a tenant.
@@ -190,6 +282,50 @@ pub fn parse_task(sk: &str) -> Option<TaskId> {
     TaskId::parse(sk.strip_prefix(TASKS)?).ok()
 }
 
+/// Everything that came in and is not done, of all tenants, so that the sweep finds it with one query.
+pub fn intake() -> String {
+    "INTAKE".to_owned()
+}
+
+/// In the sort keys of what came in.
+pub const DELIVERY: &str = "DELIVERY";
+/// In the sort keys of what is to be told.
+pub const NOTICE: &str = "NOTICE";
+
+pub fn intake_delivery(t: &TenantId, uuid: &str) -> Key {
+    key(intake(), format!("{t}#{DELIVERY}#{uuid}"))
+}
+
+pub fn intake_notice(t: &TenantId, id: DeploymentId) -> Key {
+    key(intake(), format!("{t}#{NOTICE}#{id}"))
+}
+
+/// Tenant, [`DELIVERY`] or [`NOTICE`], and id, as [`intake_delivery`] and [`intake_notice`] put them into the sort key.
+pub fn parse_intake(sk: &str) -> Option<(TenantId, &str, &str)> {
+    let (tenant, rest) = sk.split_once('#')?;
+    let (kind, id) = rest.split_once('#')?;
+    Some((TenantId::parse(tenant).ok()?, kind, id))
+}
+
+/// That a delivery was here.
+pub fn seen_delivery(t: &TenantId, uuid: &str) -> Key {
+    key(tenant(t, &format!("{DELIVERY}#{uuid}")), DELIVERY)
+}
+
+/// Applications of all tenants that listen to a repository's issues; its name in lower case.
+pub fn repository(folded: &str) -> String {
+    format!("REPOSITORY#{folded}")
+}
+
+pub fn listener(folded: &str, t: &TenantId, id: ApplicationId) -> Key {
+    key(repository(folded), format!("{t}#{id}"))
+}
+
+/// Who is at an issue, and what of it is answered.
+pub fn issue(t: &TenantId, issue: &IssueRef) -> Key {
+    key(tenant(t, &format!("ISSUE#{}#{}", issue.repository.folded(), issue.number)), "ISSUE")
+}
+
 /// A wrapped data key.
 pub fn data_key(t: &TenantId, id: &str) -> Key {
     key(tenant(t, &format!("DATA_KEY#{id}")), "DATA_KEY")
@@ -216,9 +352,9 @@ mod tests {
     #[test]
     fn tasks_stand_right_before_assignments() {
         let (tenant, host) = (TenantId::parse("acme").unwrap(), HostName::parse("web-1").unwrap());
-        let id = TaskId::new(jiff::Timestamp::UNIX_EPOCH, [255; 10]);
+        let id = TaskId::new(Timestamp::UNIX_EPOCH, [255; 10]);
         let task = task(&tenant, &host, id);
-        let assignment = assignment(&tenant, &host, DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, [0; 10]));
+        let assignment = assignment(&tenant, &host, DeploymentId::new(Timestamp::UNIX_EPOCH, [0; 10]));
         let heartbeat = heartbeat(&tenant, &host);
         assert_eq!(task.pk, assignment.pk);
         assert!(task.sk < assignment.sk && assignment.sk < heartbeat.sk);
@@ -228,8 +364,7 @@ mod tests {
 
     #[test]
     fn a_live_deployment_is_read_back_from_its_sort_key() {
-        let (tenant, id) =
-            (TenantId::parse("acme-1").unwrap(), DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, [7; 10]));
+        let (tenant, id) = (TenantId::parse("acme-1").unwrap(), DeploymentId::new(Timestamp::UNIX_EPOCH, [7; 10]));
         assert_eq!(parse_live(&live(&tenant, id).sk), Some((tenant, id)));
         for wrong in ["", "acme", "acme#", &id.to_string(), &format!("ACME#{id}"), &format!("a#b#{id}")] {
             assert_eq!(parse_live(wrong), None, "{wrong}");

@@ -6,6 +6,7 @@ use tidegate_domain::{
     image::ImageName,
     job::Credentials,
     secret::Secret,
+    settings::Settings,
     variable::{Layered, Scope, SecretReference, Written, overlay},
 };
 
@@ -17,6 +18,7 @@ use crate::{
     hosts::RegisteredHost,
     idempotency::{FirstAnswer, IdempotencyKey},
     keys::{self, Kind},
+    limits::{Charged, Windows},
     registered::{RegisteredApplication, Registry, RegistryAuth, StoredSecret},
     store::Store,
     table::record,
@@ -31,11 +33,20 @@ pub struct Material {
     pub hosts: Vec<RegisteredHost>,
     /// The first answer to the request's idempotency key.
     pub first_answer: Option<FirstAnswer>,
+    pub settings: Settings,
+    /// What counts against the limits of who asks; none where nobody is charged.
+    pub windows: Option<Windows>,
     variables: Vec<(Scope, StoredVariable)>,
 }
 
 impl Store {
-    pub async fn material(&self, grant: &TokenGrant, key: Option<&IdempotencyKey>, now: Timestamp) -> Result<Material> {
+    pub async fn material(
+        &self,
+        grant: &TokenGrant,
+        key: Option<&IdempotencyKey>,
+        charged: Option<&Charged<'_>>,
+        now: Timestamp,
+    ) -> Result<Material> {
         let tenant = &grant.tenant;
         let scopes = [Scope::Application(grant.application_id), Scope::Project(grant.project_id), Scope::Global];
         let first_answer = async {
@@ -44,11 +55,19 @@ impl Store {
                 None => Ok(None),
             }
         };
-        let (application, state, hosts, first_answer, of_application, of_project, global) = tokio::try_join!(
+        let windows = async {
+            match charged {
+                Some(charged) => self.windows(tenant, charged).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (application, state, hosts, first_answer, settings, windows, of_application, of_project, global) = tokio::try_join!(
             self.find::<RegisteredApplication>(tenant, grant.application_id.0),
             self.application_state(tenant, grant.application_id),
             self.hosts(tenant),
             first_answer,
+            self.settings(tenant),
+            windows,
             self.variables(tenant, scopes[0]),
             self.variables(tenant, scopes[1]),
             self.variables(tenant, scopes[2]),
@@ -58,7 +77,7 @@ impl Store {
             .zip([of_application, of_project, global])
             .flat_map(|(scope, variables)| variables.into_iter().map(move |v| (scope, v)))
             .collect();
-        Ok(Material { application, state, hosts, first_answer, variables })
+        Ok(Material { application, state, hosts, first_answer, settings, windows, variables })
     }
 
     /// The second round trip: the registry and the secrets, opened. `request` are the strongest and weakest layers, which

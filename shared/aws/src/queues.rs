@@ -47,9 +47,16 @@ impl Queue {
     }
 
     pub async fn send<T: Serialize + Sync>(&self, message: &T) -> Result<()> {
+        self.send_after(message, 0).await
+    }
+
+    /// To be delivered once so many seconds have passed, at most 900.
+    pub async fn send_after<T: Serialize + Sync>(&self, message: &T, seconds: u16) -> Result<()> {
         let body =
             serde_json::to_string(message).map_err(|e| StoreError::Corrupt { what: "message", source: e.into() })?;
-        self.client.send_message().queue_url(&self.url).message_body(body).send().await.map_err(away(SERVICE))?;
+        let send = self.client.send_message().queue_url(&self.url).message_body(body);
+        let delay = (seconds > 0).then(|| i32::from(seconds.min(900)));
+        send.set_delay_seconds(delay).send().await.map_err(away(SERVICE))?;
         Ok(())
     }
 

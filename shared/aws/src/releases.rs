@@ -32,6 +32,7 @@ impl Store {
             action: Action::Deploy,
             digest: Some(release.digest.clone()),
             credentials: today.or(released.credentials),
+            approved: None,
             ..released
         })
     }
@@ -64,6 +65,7 @@ impl Store {
             credentials: None,
             bake_seconds: 0,
             adopt: false,
+            approved: None,
             ..job
         }))
     }

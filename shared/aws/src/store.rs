@@ -1,5 +1,7 @@
 //! The store: what the functions read and write. Clones share clients and the cache of data keys.
 
+use std::sync::Arc;
+
 use tidegate_domain::id::{HostName, TenantId};
 
 use crate::{
@@ -19,6 +21,8 @@ pub struct StoreConfig {
     pub key: String,
     /// See [`env::HOST_QUEUE_PREFIX`].
     pub host_queue_prefix: String,
+    /// See [`env::INTAKE_QUEUE_URL`].
+    pub intake_queue_url: Option<String>,
 }
 
 impl StoreConfig {
@@ -30,6 +34,7 @@ impl StoreConfig {
             table: reader.required(env::TABLE),
             key: reader.required(env::KEY),
             host_queue_prefix: reader.required(env::HOST_QUEUE_PREFIX),
+            intake_queue_url: std::env::var(env::INTAKE_QUEUE_URL).ok().filter(|url| !url.is_empty()),
         };
         reader.finish().map(|()| config)
     }
@@ -42,6 +47,9 @@ pub struct Store {
     kms: aws_sdk_kms::Client,
     sqs: aws_sdk_sqs::Client,
     config: StoreConfig,
+    /// Admissions that have lost a race to another: within a process they go on one after the other, as each would only
+    /// lose again to the next.
+    pub(crate) losers: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Store {
@@ -52,6 +60,7 @@ impl Store {
             kms: clients.kms.clone(),
             sqs: clients.sqs.clone(),
             config,
+            losers: Arc::default(),
         }
     }
 
@@ -62,6 +71,14 @@ impl Store {
 
     pub fn host_queue(&self, tenant: &TenantId, host: &HostName) -> Queue {
         Queue::new(self.sqs.clone(), format!("{}{tenant}_{host}", self.config.host_queue_prefix))
+    }
+
+    pub(crate) fn sqs(&self) -> &aws_sdk_sqs::Client {
+        &self.sqs
+    }
+
+    pub(crate) fn intake_queue_url(&self) -> Option<&str> {
+        self.config.intake_queue_url.as_deref()
     }
 
     /// Wakes these hosts. A failure is logged and nothing more: each host looks at its assignments once a minute anyway.

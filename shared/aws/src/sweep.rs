@@ -69,7 +69,7 @@ impl Store {
                 swept.failed += 1;
                 continue;
             };
-            if let Err(error) = self.repair(&tenant, id, now, &mut swept).await {
+            if let Err(error) = Box::pin(self.repair(&tenant, id, now, &mut swept)).await {
                 tracing::warn!(deployment.id = %id, tenant = %tenant, error = &error as &dyn std::error::Error,
                     "the sweep could not do all for a deployment; the next pass tries again");
                 swept.failed += 1;

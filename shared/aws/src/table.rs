@@ -206,6 +206,18 @@ impl Table {
         }
     }
 
+    /// Removes one item, whatever it holds; one that is not there is no error.
+    pub(crate) async fn delete(&self, key: &Key) -> Result<()> {
+        self.client
+            .delete_item()
+            .table_name(&self.name)
+            .set_key(Some(key_item(key)))
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(away(SERVICE))
+    }
+
     /// The sort keys of a partition that begin with `prefix`. The rest of the items is read, and not sent.
     pub(crate) async fn sort_keys(&self, pk: &str, prefix: &str) -> Result<Vec<String>> {
         let mut keys = Vec::new();

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use tidegate_domain::{
-    deployment::{Deployment, Effect, Event},
+    deployment::{Deployment, Effect, Event, Status},
     id::{DeploymentId, Epoch, HostName, TenantId},
     job::{Action, Job},
 };
@@ -65,7 +65,15 @@ impl Store {
         let mut writes = vec![self.deployment_write(Part::Deployment, tenant, &deployment, Some(stored.revision))?];
         let ends = effects.contains(&Effect::Finish);
         if ends {
-            writes.extend(self.end_writes(tenant, &deployment, about.actor, now)?);
+            writes.push(self.end_event(tenant, &deployment, about.actor, now)?);
+            writes.push(self.outcome_write(Part::Other, tenant, deployment.status.name(), now));
+            writes.extend(self.notice_write(Part::Other, tenant, &deployment, now)?);
+        }
+        if stored.deployment.status == Status::AwaitingApproval {
+            writes.extend(self.pending_removal(tenant, &deployment));
+        } else if ends {
+            writes.push(self.free_slot_write(Part::Other, tenant, deployment.id));
+            writes.push(delete(Part::Other, &keys::live(tenant, deployment.id), &self.table, None));
         }
         // Secrets that nothing can return to are not kept.
         let unneeded = match about.state {
@@ -89,6 +97,9 @@ impl Store {
         match self.table.transact(writes).await {
             Ok(()) => {
                 self.wake(tenant, &hosts, &WakeUp { deployment_id: deployment.id, request_id: None }).await;
+                if deployment.status.is_final() {
+                    self.send_notice(tenant, &deployment).await;
+                }
                 Ok(Some(deployment))
             }
             Err(Cancelled::Conditions(_)) => Ok(None),
@@ -154,18 +165,19 @@ impl Store {
         }
         job.deployment_id = deployment.id;
         job.sequence = deployment.sequence.unwrap_or(job.sequence);
-        // It has proven itself.
+        // It has proven itself, and what was decided on was another deployment.
         job.bake_seconds = 0;
+        job.approved = None;
         Ok(job)
     }
 
-    fn end_writes(
+    fn end_event(
         &self,
         tenant: &TenantId,
         deployment: &Deployment,
         actor: &str,
         now: Timestamp,
-    ) -> Result<Vec<Write<Part>>> {
+    ) -> Result<Write<Part>> {
         let event = AuditEvent {
             actor: actor.to_owned(),
             action: format!("deployment.{}", deployment.status.name()),
@@ -173,11 +185,7 @@ impl Store {
             source_ip: None,
             request_id: None,
         };
-        Ok(vec![
-            self.free_slot_write(Part::Other, tenant, deployment.id),
-            delete(Part::Other, &keys::live(tenant, deployment.id), &self.table, None),
-            audit::write(Part::Other, tenant, &event, now, &self.table)?,
-        ])
+        audit::write(Part::Other, tenant, &event, now, &self.table)
     }
 }
 

@@ -9,15 +9,20 @@ use axum::{
     extract::{FromRef, FromRequestParts},
     http::{HeaderMap, header, request::Parts},
 };
-use jsonwebtoken::{Algorithm, Validation};
+use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::Deserialize;
-use tidegate_aws::clock;
+use tidegate_aws::{clock, store::Store};
 use tidegate_domain::{
     id::TenantId,
     permission::{Permission, Role, permits},
 };
 
-use crate::{jwks::KeySet, problem::Problem};
+use crate::{
+    jwks::KeySet,
+    problem::Problem,
+    request::RequestInfo,
+    throttle::{Looked, guarded},
+};
 
 /// Of whom a token's claims do not say another: an installation's only tenant.
 pub const DEFAULT_TENANT: &str = "default";
@@ -81,19 +86,18 @@ impl Verifier {
     }
 
     /// # Errors
-    /// The uniform 401; 503 if the issuer's keys are needed and cannot be had.
-    pub async fn verify(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
-        let token = bearer(headers).ok_or_else(Problem::unauthorized)?;
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Problem::unauthorized())?;
-        if header.alg != Algorithm::RS256 {
-            return Err(Problem::unauthorized());
-        }
-        let kid = header.kid.ok_or_else(Problem::unauthorized)?;
-        let key = self.0.keys.find(&kid).await?.ok_or_else(Problem::unauthorized)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.0.validation)
-            .map_err(|_| Problem::unauthorized())?
-            .claims;
-        self.judge(claims).ok_or_else(Problem::unauthorized)
+    /// 503 if the issuer's keys are needed and cannot be had.
+    pub async fn verify(&self, headers: &HeaderMap) -> Result<Looked<Principal>, Problem> {
+        let Some(token) = bearer(headers) else { return Ok(Looked::NotNow) };
+        let Ok(Header { alg: Algorithm::RS256, kid: Some(kid), .. }) = jsonwebtoken::decode_header(token) else {
+            return Ok(Looked::Wrong);
+        };
+        let Some(key) = self.0.keys.find(&kid).await? else { return Ok(Looked::Wrong) };
+        let Ok(decoded) = jsonwebtoken::decode::<Claims>(token, &key, &self.0.validation) else {
+            return Ok(Looked::Wrong);
+        };
+        // Signed by the issuer: whatever else is wrong with it, nobody has guessed it.
+        Ok(self.judge(decoded.claims).map_or(Looked::NotNow, Looked::Right))
     }
 
     fn judge(&self, claims: Claims) -> Option<Principal> {
@@ -166,11 +170,14 @@ where
     S: Send + Sync,
     P: Needs,
     Verifier: FromRef<S>,
+    Store: FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let principal = Verifier::from_ref(state).verify(&parts.headers).await?;
+        let Ok(RequestInfo { source_ip, .. }) = RequestInfo::from_request_parts(parts, state).await;
+        let verifier = Verifier::from_ref(state);
+        let principal = guarded(&Store::from_ref(state), source_ip, verifier.verify(&parts.headers)).await?;
         match principal.role {
             Some(role) if permits(role, P::PERMISSION) => Ok(Self { principal, permission: PhantomData }),
             Some(_) | None => Err(Problem::forbidden()),

@@ -65,7 +65,9 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
     }
 }
 
-fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+/// # Errors
+/// 415 for another content type.
+pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     if media_type.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(Problem::unsupported_media_type()) }
@@ -74,13 +76,21 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 async fn read(request: Request) -> Result<(String, Bytes), Problem> {
     // A line break cannot be part of method or path, so no two requests are taken for one.
     let mut identity = format!("{}\n{}\n", request.method(), request.uri().path()).into_bytes();
-    let bytes = match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(Problem::payload_too_large(MAX_BODY_BYTES)),
-        Err(_) => return Err(Problem::unreadable_body()),
-    };
+    let bytes = read_up_to(request, MAX_BODY_BYTES).await?;
     identity.extend_from_slice(&bytes);
     Ok((sha256_hex(&identity), bytes))
+}
+
+/// The bytes of a body as they were sent, at most so many.
+///
+/// # Errors
+/// 413 for more, 400 for a body that cannot be read to its end.
+pub async fn read_up_to(request: Request, limit_bytes: usize) -> Result<Bytes, Problem> {
+    match Limited::new(request.into_body(), limit_bytes).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::payload_too_large(limit_bytes)),
+        Err(_) => Err(Problem::unreadable_body()),
+    }
 }
 
 /// JSON in which no object names a field twice: readers disagree about which of the two counts.

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_domain::{
+    approval::{Approval, Reason},
     assignment::{Running, Step, StepRecord, TargetError},
     deployment::{Deployment, Status, Target, TargetState, TimelineEntry},
     job::Action,
@@ -37,7 +38,11 @@ pub struct DeploymentView {
     queue_position: Option<usize>,
     validation_passed: bool,
     reject_reason: Option<String>,
-    approval: Option<String>,
+    approval: Option<ApprovalView>,
+    /// The deployment whose request it repeats.
+    retry_of: Option<String>,
+    /// The issue that asked for it: `owner/name#12`.
+    issue: Option<String>,
     /// Of a rollback: the deployment whose release it returns to.
     returns_to: Option<String>,
     /// The later deployment that took its place.
@@ -45,6 +50,21 @@ pub struct DeploymentView {
     /// Who has called it off, and when.
     cancel_requested: Option<CancelView>,
     timeline: Vec<TimelineView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ApprovalView {
+    /// `pending`, `approved`, `denied`, `timed_out`; `withdrawn` if it was called off or superseded undecided.
+    status: &'static str,
+    reasons: Vec<Reason>,
+    asked_at: Timestamp,
+    expires_at: Timestamp,
+    /// Of everything that would run; what a decision names.
+    hash: String,
+    decided_at: Option<Timestamp>,
+    decided_by: Option<String>,
+    comment: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,7 +140,10 @@ struct DetailView {
 pub fn view(deployment: &Deployment, queue_position: Option<usize>) -> DeploymentView {
     let reject_reason = match &deployment.status {
         Status::Rejected { reason } => Some(reason.clone()),
-        Status::Queued
+        Status::Denied => Some("approval-denied".to_owned()),
+        Status::TimedOut => Some("approval-timed-out".to_owned()),
+        Status::AwaitingApproval
+        | Status::Queued
         | Status::Running
         | Status::Succeeded
         | Status::Failed { .. }
@@ -130,13 +153,16 @@ pub fn view(deployment: &Deployment, queue_position: Option<usize>) -> Deploymen
     };
     let superseded_by = match &deployment.status {
         Status::Superseded { by } => by.map(|id| id.to_string()),
-        Status::Queued
+        Status::AwaitingApproval
+        | Status::Queued
         | Status::Running
         | Status::Succeeded
         | Status::Failed { .. }
         | Status::RolledBack
         | Status::Cancelled { .. }
-        | Status::Rejected { .. } => None,
+        | Status::Rejected { .. }
+        | Status::Denied
+        | Status::TimedOut => None,
     };
     DeploymentView {
         deployment_id: deployment.id.to_string(),
@@ -162,9 +188,11 @@ pub fn view(deployment: &Deployment, queue_position: Option<usize>) -> Deploymen
         running: running(deployment),
         environment: None,
         queue_position,
-        validation_passed: reject_reason.is_none(),
+        validation_passed: !matches!(deployment.status, Status::Rejected { .. }),
         reject_reason,
-        approval: None,
+        approval: deployment.approval.as_ref().map(|asked| approval(asked, deployment.status.is_final())),
+        retry_of: deployment.retry_of.map(|id| id.to_string()),
+        issue: deployment.issue.as_ref().map(ToString::to_string),
         returns_to: deployment.returns_to.map(|id| id.to_string()),
         superseded_by,
         cancel_requested: deployment
@@ -175,6 +203,21 @@ pub fn view(deployment: &Deployment, queue_position: Option<usize>) -> Deploymen
     }
 }
 
+fn approval(approval: &Approval, is_over: bool) -> ApprovalView {
+    let decision = approval.decision.as_ref();
+    let undecided = if is_over { "withdrawn" } else { "pending" };
+    ApprovalView {
+        status: decision.map_or(undecided, |decision| decision.verdict.as_str()),
+        reasons: approval.reasons.clone(),
+        asked_at: approval.asked_at,
+        expires_at: approval.expires_at,
+        hash: approval.hash.as_str().to_owned(),
+        decided_at: decision.map(|decision| decision.at),
+        decided_by: decision.map(|decision| decision.by.clone()),
+        comment: decision.and_then(|decision| decision.comment.clone()),
+    }
+}
+
 /// [`view`] as JSON, for answers that take single fields of it.
 pub fn deployment(deployment: &Deployment) -> serde_json::Value {
     serde_json::to_value(view(deployment, None)).expect("a view of texts and numbers can be written as JSON")
@@ -182,7 +225,13 @@ pub fn deployment(deployment: &Deployment) -> serde_json::Value {
 
 fn running(deployment: &Deployment) -> Option<Running> {
     match &deployment.status {
-        Status::Queued | Status::Running | Status::Superseded { .. } | Status::Rejected { .. } => None,
+        Status::AwaitingApproval
+        | Status::Queued
+        | Status::Running
+        | Status::Superseded { .. }
+        | Status::Rejected { .. }
+        | Status::Denied
+        | Status::TimedOut => None,
         Status::Succeeded => Some(match deployment.action {
             Action::Deploy | Action::Start | Action::Restart => Running::New,
             Action::Stop | Action::Remove => Running::None,

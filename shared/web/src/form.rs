@@ -32,13 +32,25 @@ pub struct Form {
     errors: Vec<FieldError>,
 }
 
+fn not_an_object() -> FieldError {
+    wrong_type("an object").at("")
+}
+
 impl Form {
     /// # Errors
     /// 422 for a JSON value that is not an object.
     pub fn of_body(body: Value) -> Result<Self, Problem> {
         match body {
             Value::Object(fields) => Ok(Self::at(String::new(), fields)),
-            _ => Err(Problem::validation_failed(vec![wrong_type("an object").at("")])),
+            _ => Err(Problem::validation_failed(vec![not_an_object()])),
+        }
+    }
+
+    /// As [`Form::of_body`], where a body that is no object is one more fault to be told with the others.
+    pub fn of_any_body(body: Value) -> Self {
+        match body {
+            Value::Object(fields) => Self::at(String::new(), fields),
+            _ => Self { errors: vec![not_an_object()], ..Self::at(String::new(), Map::new()) },
         }
     }
 
@@ -235,6 +247,11 @@ impl Form {
         for field in fields {
             self.take(field);
         }
+    }
+
+    /// How many faults were found so far.
+    pub fn faults(&self) -> usize {
+        self.errors.len()
     }
 
     /// Whether a field is there that no getter has taken yet.

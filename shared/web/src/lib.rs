@@ -14,9 +14,11 @@ pub mod form;
 pub mod idempotency;
 mod jwks;
 pub mod layer;
+pub mod measures;
 pub mod page;
 pub mod problem;
 pub mod request;
 pub mod telemetry;
+pub mod throttle;
 
 pub use problem::Problem;

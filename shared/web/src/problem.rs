@@ -4,6 +4,7 @@
 //! be a secret in the wrong field.
 
 mod document;
+mod refusal;
 
 use std::{borrow::Cow, time::Duration};
 
@@ -269,6 +270,46 @@ impl Problem {
             "As many deployments wait as may; repeat this request after the time in Retry-After.",
         )
         .retry_after(retry_after)
+    }
+
+    /// 503 for a request that could not be looked at in time. Nothing was done.
+    pub fn validation_timeout() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "validation-timeout",
+            "Validation timed out",
+            "The request could not be checked in time, and nothing was done. Repeat it later.",
+        )
+        .retry_after(Duration::from_secs(5))
+    }
+
+    /// 403 for a decision that is somebody else's to take.
+    pub fn not_yours_to_decide(detail: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission-denied", "Permission denied", detail)
+    }
+
+    /// 409 for a deployment that does not wait for a decision: `deploymentStatus` says what has become of it.
+    pub fn not_waiting(status: &'static str) -> Self {
+        let slug = if status == "timed_out" { "approval-timed-out" } else { "not-waiting" };
+        let detail = "This deployment does not wait for a decision any more; nothing was changed.";
+        Self::new(StatusCode::CONFLICT, slug, "Not waiting", detail).with("deploymentStatus", status)
+    }
+
+    /// 409 for a decision on something that would not do any more what was looked at.
+    pub fn approval_stale(hash: &str) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "approval-stale",
+            "Approval stale",
+            "What would run is not what was looked at: something of it was changed since. It goes on waiting until the same \
+             time; look at it again, and decide on the new hash.",
+        )
+        .with("hash", hash)
+    }
+
+    /// 410 for a request that is not kept any more.
+    pub fn request_gone() -> Self {
+        Self::gone("What was asked for is not kept any more. Ask for it again.")
     }
 
     /// 409 for a deployment that cannot be called off any more.

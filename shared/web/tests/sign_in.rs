@@ -21,7 +21,12 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use serde_json::{Value, json};
-use tidegate_aws::clock;
+use tidegate_aws::{
+    call_log::CallLog,
+    clients::Clients,
+    clock,
+    store::{Store, StoreConfig},
+};
 use tidegate_web::{
     auth::{Authorized, Issuer, Read, Verifier, Write},
     layer,
@@ -69,7 +74,13 @@ async fn key_server(keys: Vec<Value>) -> (String, Arc<AtomicUsize>) {
 }
 
 #[derive(Clone)]
-struct State(Verifier);
+struct State(Verifier, Store);
+
+impl FromRef<State> for Store {
+    fn from_ref(state: &State) -> Self {
+        state.1.clone()
+    }
+}
 
 impl FromRef<State> for Verifier {
     fn from_ref(state: &State) -> Self {
@@ -77,13 +88,17 @@ impl FromRef<State> for Verifier {
     }
 }
 
-fn app(jwks_url: String) -> Router {
+async fn app(jwks_url: String) -> Router {
     async fn read(authorized: Authorized<Read>) -> String {
         format!("{} of {}", authorized.user(), authorized.tenant())
     }
     async fn write(_: Authorized<Write>) {}
     let issuer = Issuer { name: "https://issuer.example.com".to_owned(), jwks_url, client_id: "us".to_owned() };
-    let state = State(Verifier::new(issuer));
+    // Never asked: nobody is throttled whose address is not known.
+    let clients = Clients::for_worker(Some("eu-central-1".to_owned()), CallLog::default()).await;
+    let nowhere = || "nowhere".to_owned();
+    let config = StoreConfig { table: nowhere(), key: nowhere(), host_queue_prefix: nowhere(), intake_queue_url: None };
+    let state = State(Verifier::new(issuer), Store::new(&clients, config));
     layer::complete(Router::new().route("/read", get(read)).route("/write", get(write)).with_state(state))
 }
 
@@ -111,7 +126,7 @@ fn claims(change: impl FnOnce(&mut Value)) -> Value {
 async fn a_token_says_who_may_do_what() {
     let signer = Signer::new("one");
     let (url, _) = key_server(vec![json!({"kty": "odd"}), signer.jwk()]).await;
-    let app = app(url);
+    let app = app(url).await;
     let check = async |claims: Value, path: &str, status: StatusCode, expect: &str| {
         let (got, _, body) = call(&app, path, Some(&format!("Bearer {}", signer.token(&claims)))).await;
         assert_eq!(got, status, "{claims} {body}");
@@ -135,7 +150,7 @@ async fn a_token_says_who_may_do_what() {
 async fn every_bad_credential_gets_the_same_answer() {
     let signer = Signer::new("one");
     let (url, _) = key_server(vec![signer.jwk()]).await;
-    let app = app(url);
+    let app = app(url).await;
     let bearer = |claims: &Value| Some(format!("Bearer {}", signer.token(claims)));
     let good = signer.token(&claims(|_| {}));
     let (unsigned, _) = good.rsplit_once('.').unwrap();
@@ -178,7 +193,7 @@ async fn every_bad_credential_gets_the_same_answer() {
 async fn unknown_key_ids_do_not_make_us_ask_again_and_again() {
     let signer = Signer::new("one");
     let (url, asked) = key_server(vec![signer.jwk()]).await;
-    let app = app(url);
+    let app = app(url).await;
     let stranger = Signer::new("two").token(&claims(|_| {}));
     for _ in 0..5 {
         assert_eq!(call(&app, "/read", Some(&format!("Bearer {stranger}"))).await.0, StatusCode::UNAUTHORIZED);
@@ -190,7 +205,7 @@ async fn unknown_key_ids_do_not_make_us_ask_again_and_again() {
 
 #[tokio::test]
 async fn without_the_issuers_keys_nobody_is_let_in_or_sent_away_for_good() {
-    let app = app("http://127.0.0.1:1/jwks".to_owned());
+    let app = app("http://127.0.0.1:1/jwks".to_owned()).await;
     let token = Signer::new("one").token(&claims(|_| {}));
     let (status, headers, _) = call(&app, "/read", Some(&format!("Bearer {token}"))).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
