@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use tidegate_domain::{
+    approval::{Decision, Verdict},
     assignment::AssignmentState,
     deployment::{CancelRequest, Deployment, Event, Status, TargetState},
     id::{ApplicationId, DeploymentId, HostName, TenantId},
@@ -48,6 +49,15 @@ impl Store {
             let stored = self.deployment(tenant, id).await?;
             if stored.deployment.status.is_final() {
                 return Ok(Err(TooLate));
+            }
+            if is_overdue(&stored.deployment, now) {
+                let decision =
+                    Decision { verdict: Verdict::TimedOut, at: now, by: "tidegate".to_owned(), comment: None };
+                if self.end_waiting(tenant, &stored, decision, None, now).await?.is_some() {
+                    return Ok(Err(TooLate));
+                }
+                pause(&mut attempt, until).await?;
+                continue;
             }
             let open = self.open_of(tenant, &stored.deployment).await?;
             let waits = stored.deployment.targets.iter().any(|t| t.state == TargetState::Waiting);
@@ -188,6 +198,22 @@ impl Store {
         self.supersede(tenant, &older, Some(by), now).await;
     }
 
+    /// Ends those that the same issue asked for before: it was changed, and says something else now. One at which it fails
+    /// stays until its deadline.
+    pub async fn supersede_waiting_of_issue(&self, tenant: &TenantId, latest: &Deployment, now: Timestamp) {
+        let waiting = match self.pending_approvals(tenant, Some(latest.application_id)).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(deployment.id = %latest.id, error = &error as &dyn std::error::Error,
+                    "could not see what else its issue waits for");
+                return;
+            }
+        };
+        let older = waiting.into_iter().map(|stored| stored.deployment);
+        let older = older.filter(|d| d.issue == latest.issue && d.id < latest.id).map(|d| d.id).collect::<Vec<_>>();
+        self.supersede(tenant, &older, Some(latest.id), now).await;
+    }
+
     async fn supersede_waiting_one(
         &self,
         tenant: &TenantId,
@@ -200,4 +226,9 @@ impl Store {
         // Decided meanwhile: that holds.
         Ok(self.commit(tenant, transition).await?.is_some())
     }
+}
+
+fn is_overdue(deployment: &Deployment, now: Timestamp) -> bool {
+    deployment.status == Status::AwaitingApproval
+        && deployment.approval.as_ref().is_some_and(|approval| approval.expires_at <= now)
 }

@@ -35,7 +35,7 @@ impl Store {
     }
 
     /// None if it is not kept, or not any more.
-    pub(crate) async fn find_snapshot(&self, tenant: &TenantId, id: DeploymentId) -> Result<Option<Job>> {
+    pub async fn find_snapshot(&self, tenant: &TenantId, id: DeploymentId) -> Result<Option<Job>> {
         #[derive(Deserialize)]
         struct Record {
             sealed: String,

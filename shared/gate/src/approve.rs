@@ -135,6 +135,10 @@ impl Gate {
         deployment.targets = hosts.into_iter().map(Target::waiting).collect();
         deployment.max_parallel = today.rollout.max_parallel;
         deployment.rollback_on_failure = today.rollout.rollback_on_failure;
+        if deployment.digest.is_none() {
+            // It may be known by now; then that is what has to be looked at.
+            deployment.digest = self.digest(&job).await;
+        }
         // What was looked at is an image, whatever its name stands for by now.
         job.digest.clone_from(&deployment.digest);
         let mut approved = requested.approved(&job, resolve::scope(&deployment))?;

@@ -309,6 +309,9 @@ impl Gate {
         Ok(match self.store.admit(admission, material.state.clone(), now).await? {
             Admitted::Recorded(deployment) => {
                 tell(request, &passed);
+                if request.issue.is_some() {
+                    self.store.supersede_waiting_of_issue(request.tenant, &deployment, now).await;
+                }
                 Decision::Recorded(deployment)
             }
             Admitted::Before(first) => Decision::Before(first),

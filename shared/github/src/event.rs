@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_domain::{
-    issue::{IssueRef, Repository, command::Command, form::MAX_BODY_BYTES},
+    issue::{IssueRef, Repository, SANITISED_LABEL, command::Command, form::MAX_BODY_BYTES},
     secret::{Secret, in_sealed_form},
 };
 
@@ -60,9 +60,13 @@ impl Event {
     pub fn read(name: &str, payload: &[u8]) -> Option<Self> {
         match name {
             "issues" => {
-                let IssuesPayload { action, issue, repository, sender } = serde_json::from_slice(payload).ok()?;
+                let IssuesPayload { action, issue, label, repository, sender } =
+                    serde_json::from_slice(payload).ok()?;
                 let is_ours = matches!(action.as_str(), "opened" | "edited" | "labeled" | "reopened");
-                if !is_ours || issue.state != "open" || issue.pull_request.is_some() {
+                // With this label we only say what we have done, whoever has changed the issue since.
+                let is_told =
+                    action == "labeled" && label.is_some_and(|label| label.name.eq_ignore_ascii_case(SANITISED_LABEL));
+                if !is_ours || is_told || issue.state != "open" || issue.pull_request.is_some() {
                     return None;
                 }
                 let body = Secret::new(issue.body.unwrap_or_default());
@@ -109,6 +113,8 @@ struct RepositoryPayload {
 struct IssuesPayload {
     action: String,
     issue: IssuePayload,
+    /// Of `labeled`: which one.
+    label: Option<LabelPayload>,
     repository: RepositoryPayload,
     sender: UserPayload,
 }
@@ -200,7 +206,9 @@ mod tests {
         for action in ["opened", "edited", "labeled", "reopened"] {
             assert!(read("issues", json!({ "/action": action })).is_some(), "{action}");
         }
+        assert!(read("issues", json!({"/action": "labeled", "/label": {"name": "deploy"}})).is_some());
         for changes in [
+            json!({"/action": "labeled", "/label": {"name": "Sanitized"}}),
             json!({"/action": "closed"}),
             json!({"/action": "deleted"}),
             json!({"/issue/state": "closed"}),

@@ -1,8 +1,9 @@
-//! Credentials are looked up only for those who have not sent too many wrong ones lately: see `tidegate_aws::throttle`.
+//! Wrong credentials are answered only for addresses that have not sent too many of them lately: see `tidegate_aws::throttle`.
 //!
-//! An address that has is answered 429 whatever it sends, the right credential too: an answer that told right from wrong
-//! would make guessing free. A missing credential is no guess and is not counted, nor is one that was right once, and a call
-//! whose address nobody knows is never throttled.
+//! Tokens are too long to be guessed: a right one is let in from everywhere, so that nobody can lock others out who share an
+//! address with them, as all callers behind one proxy do. Passwords can be guessed, so signing in is refused whole, see
+//! [`unthrottled`]. A missing credential is no guess and is not counted, nor is one that was right once, and a call whose
+//! address nobody knows is never throttled.
 
 use std::{future::Future, net::IpAddr, time::Duration};
 
@@ -26,32 +27,35 @@ impl<T> From<Option<T>> for Looked<T> {
     }
 }
 
-/// What `look` finds, unless the address is throttled. Both are asked at the same time; what `look` does must therefore be
-/// nothing but looking.
+/// What `look` finds of a credential that cannot be guessed. Whether the address is throttled is asked at the same time.
 ///
 /// # Errors
-/// 429 for a throttled address, the uniform 401 for what is not right, and what `look` fails with. Where nobody can say
-/// whether it is throttled, or where a wrong credential cannot be counted, 503.
+/// The uniform 401 for what is not right, 429 in its place for a throttled address, and what `look` fails with. Where nobody
+/// can say whether it is throttled, or where a wrong credential cannot be counted, 503.
 pub async fn guarded<T, E: Into<Problem>>(
     store: &Store,
     ip: Option<IpAddr>,
     look: impl Future<Output = Result<Looked<T>, E>>,
 ) -> Result<T, Problem> {
-    let now = clock::now();
-    let throttled = Box::pin(async {
-        match ip {
-            Some(ip) => store.is_throttled(ip, now).await,
-            None => Ok(false),
-        }
-    });
-    let (throttled, looked) = tokio::join!(throttled, look);
-    if throttled? {
-        return Err(refusal());
-    }
+    let (unthrottled, looked) = tokio::join!(Box::pin(unthrottled(store, ip)), look);
     match looked.map_err(Into::into)? {
         Looked::Right(found) => Ok(found),
-        Looked::NotNow => Err(Problem::unauthorized()),
-        Looked::Wrong => Err(Box::pin(wrong(store, ip)).await),
+        Looked::NotNow => unthrottled.and(Err(Problem::unauthorized())),
+        Looked::Wrong => {
+            unthrottled?;
+            Err(Box::pin(wrong(store, ip)).await)
+        }
+    }
+}
+
+/// For what can be guessed: before it is looked at.
+///
+/// # Errors
+/// 429 for an address that has sent too many wrong credentials; 503 where nobody can say.
+pub async fn unthrottled(store: &Store, ip: Option<IpAddr>) -> Result<(), Problem> {
+    match ip {
+        Some(ip) if store.is_throttled(ip, clock::now()).await? => Err(refusal()),
+        Some(_) | None => Ok(()),
     }
 }
 

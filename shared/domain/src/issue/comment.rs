@@ -29,9 +29,19 @@ const MAX_FAULTS: usize = 100;
 /// Of one text of somebody else's.
 const MAX_WORDS: usize = 500;
 
+const MARKER: &str = "<!-- tidegate:";
+const MARKER_END: &str = "-->";
+
+/// Whether a comment's last line is a marker of ours. Anybody can write one: it tells our comments from others of the same
+/// account, and of nobody else.
+pub fn is_marked(body: &str) -> bool {
+    let last = body.trim_end().lines().next_back().unwrap_or_default();
+    last.starts_with(MARKER) && last.ends_with(MARKER_END)
+}
+
 impl Comment {
     fn new(subject: &str, id: &str, text: &str) -> Self {
-        let marker = format!("<!-- tidegate:{subject} {id} -->");
+        let marker = format!("{MARKER}{subject} {id} {MARKER_END}");
         Self { body: format!("{}\n\n{marker}", text.trim_end()), marker }
     }
 
@@ -43,7 +53,8 @@ impl Comment {
     /// A request that was refused, with every fault. `id` is the deployment's, if the refusal is on record, or else what
     /// names the request.
     pub fn rejection(id: &str, faults: &[FieldError]) -> Self {
-        let mut text = "**Rejected.** Nothing was deployed. Open a new issue once these are mended:\n\n".to_owned();
+        let mut text = "**Rejected.** Nothing was deployed. Mend these, and fill in the whole form again, in this issue or in a new one:\n\n"
+                .to_owned();
         for fault in faults.iter().take(MAX_FAULTS) {
             let invalid = &fault.invalid;
             let (message, suggestion) = (escaped(&invalid.message), escaped(&invalid.suggestion));
@@ -152,6 +163,10 @@ impl Comment {
                     .collect();
                 format!("The application does not allow it any more as it is: {}.", faults.join(", "))
             }
+            Undecided::AskerNotPermitted => format!(
+                "{}: whoever asked for this may not ask for it any more. It goes on waiting until its time is over.",
+                code("permission-denied")
+            ),
             Undecided::NothingWaits => "Nothing of this issue waits for a decision.".to_owned(),
             Undecided::TooLate => "The time for this decision is over.".to_owned(),
         };
@@ -165,6 +180,8 @@ pub enum Undecided<'a> {
     /// It names another request than this one, which waits.
     OtherHash(&'a ContentHash),
     NotPermitted(&'a str),
+    /// Not the decision: the request is of somebody who may not ask any more.
+    AskerNotPermitted,
     /// What waits could not be deployed now.
     Invalid(&'a [FieldError]),
     NothingWaits,

@@ -37,6 +37,11 @@ fn a_rejection_names_every_fault_with_a_hint() {
     assert!(comment.body.ends_with("\n\n<!-- tidegate:result id-1 -->"));
     assert!(comment.is_in(&comment.body.replace('\n', "\r\n")));
     assert!(!Comment::rejection("id-2", &[]).is_in(&comment.body));
+    assert!(comment.body.contains("in this issue or in a new one"), "{}", comment.body);
+    assert!(is_marked(&comment.body) && is_marked(&comment.body.replace('\n', "\r\n")));
+    for other in ["", "/approve 0123456789ab", "<!-- tidegate:result id-1 -->\n\n/approve 0123456789ab", "<!-- x -->"] {
+        assert!(!is_marked(other), "{other}");
+    }
     let many: Vec<_> = (0..150).map(|n| fault(&format!("variables.V{n}"))).collect();
     assert!(Comment::rejection("id", &many).body.contains("- and 50 more."));
 }
