@@ -1,10 +1,12 @@
-//! The sweep, each minute: does what a lost report, a crash or an outage left undone.
+//! The sweep, each minute: does what a lost report, a crash or an outage left undone, ends approvals whose time is over, and
+//! says again what nobody has heeded.
 //!
 //! Every pass is the whole of it: nothing is remembered from one to the next, and none needs the one before.
 
-use tidegate_aws::{clock, error::StoreError, store::Store, sweep::Swept};
+use serde::Serialize;
+use tidegate_aws::{approvals::TimedOut, clock, error::StoreError, store::Store, sweep::Swept};
 
-/// Why a pass did nothing. The next one is a minute away.
+/// Why a pass, or a part of it, did nothing. The next one is a minute away.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
     #[error("the live deployments cannot be listed")]
@@ -12,15 +14,54 @@ pub enum SweepError {
     /// Each one's reason is in the log.
     #[error("not one of {live} live deployments could be seen to")]
     All { live: usize },
+    #[error("the approvals whose time is over cannot be listed")]
+    Approvals(#[source] StoreError),
+    #[error("what waits to be taken in cannot be listed")]
+    Intake(#[source] StoreError),
 }
 
-/// One pass. What it found and did is logged, and given back; an error is the caller's to log.
+/// What a pass found and did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pass {
+    #[serde(flatten)]
+    pub swept: Swept,
+    pub approvals: TimedOut,
+    /// Messages that were sent again.
+    pub sent_again: usize,
+}
+
+/// One pass. What it found and did is logged, and given back; an error is the caller's to log. No part keeps another from
+/// being done.
 ///
 /// # Errors
-/// If nothing could be done at all, so that the caller's alarms see it; a pass that got something done has not failed.
-pub async fn sweep(store: &Store) -> Result<Swept, SweepError> {
-    let swept = store.sweep(clock::now()).await.map_err(SweepError::List)?;
-    let Swept { live, folded, launched, woken, unreachable, superseded, failed } = swept;
-    tracing::info!(live, folded, launched, woken, unreachable, superseded, failed, "swept");
-    if live > 0 && failed == live { Err(SweepError::All { live }) } else { Ok(swept) }
+/// If a part could not be done at all, so that the caller's alarms see it; one that got something done has not failed.
+pub async fn sweep(store: &Store) -> Result<Pass, SweepError> {
+    let now = clock::now();
+    let (swept, approvals, sent_again) = tokio::join!(
+        Box::pin(store.sweep(now)),
+        Box::pin(store.time_out_approvals(now)),
+        Box::pin(store.sweep_intake(now))
+    );
+    let pass = Pass {
+        swept: swept.map_err(SweepError::List)?,
+        approvals: approvals.map_err(SweepError::Approvals)?,
+        sent_again: sent_again.map_err(SweepError::Intake)?,
+    };
+    let Swept { live, folded, launched, woken, unreachable, superseded, failed } = pass.swept;
+    let TimedOut { timed_out, failed: undecided } = pass.approvals;
+    tracing::info!(
+        live,
+        folded,
+        launched,
+        woken,
+        unreachable,
+        superseded,
+        failed,
+        timed_out,
+        undecided,
+        pass.sent_again,
+        "swept"
+    );
+    if live > 0 && failed == live { Err(SweepError::All { live }) } else { Ok(pass) }
 }

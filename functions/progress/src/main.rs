@@ -22,7 +22,7 @@ async fn main() -> Result<(), Error> {
     let store = Store::new(&Clients::from_environment().await, StoreConfig::from_environment()?);
     let store = &store;
     lambda_runtime::run(service_fn(async move |event: LambdaEvent<SqsEvent>| {
-        Ok::<_, Error>(tidegate_progress::handle(store, event.payload).await)
+        Ok::<_, Error>(Box::pin(tidegate_progress::handle(store, event.payload)).await)
     }))
     .await
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -12,15 +13,23 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
-use tidegate_aws::{admission::Admitted, applications::TokenGrant, clock, error::StoreError, idempotency::FirstAnswer};
+use tidegate_aws::{
+    applications::{TokenGrant, token_sha256},
+    clock,
+    error::StoreError,
+    idempotency::{FirstAnswer, IdempotencyKey as KeptKey},
+};
 use tidegate_domain::{
-    deployment::{Deployment, Status},
+    deployment::{Deployment, Status, Trigger, TriggerKind},
     id::{ApplicationId, DeploymentId},
     image::Version,
-    invalid::{FieldError, Invalid},
+    invalid::Invalid,
+    limit::Class,
+    refusal::Refusal,
     secret::Secret,
     token::{Token, TokenKind},
 };
+use tidegate_gate::{Asked, Caller, Decision, Request};
 use tidegate_web::{
     Problem,
     body::JsonBody,
@@ -28,37 +37,50 @@ use tidegate_web::{
     form::Form,
     idempotency::{IdempotencyKey, replay, replayed},
     request::RequestInfo,
+    throttle::{Looked, guarded},
 };
 
-use crate::{
-    WebhookState,
-    admission::{self, Refusal},
-    status,
-};
+use crate::{WebhookState, status};
 
-/// How often a lost race against a change of the application is run again before the caller is told.
-const TRIES: usize = 3;
 /// A function is ended after 29 s.
 const LONGEST_CALL: Duration = Duration::from_secs(26);
 
 /// A call whose credential is right.
-pub(crate) struct Call {
-    pub grant: TokenGrant,
-    pub token_sha256: String,
-    pub info: RequestInfo,
-    pub key: Option<tidegate_aws::idempotency::IdempotencyKey>,
-    pub begun: Instant,
+struct Call {
+    grant: TokenGrant,
+    token_sha256: String,
+    /// Whom the limit per user counts: a token is its application's.
+    user: String,
+    info: RequestInfo,
+    key: Option<KeptKey>,
+    begun: Instant,
 }
 
-/// What it asks for, as far as it can be read.
-#[derive(Debug, Clone)]
-pub(crate) struct Asked {
-    /// None only beside a fault.
-    pub version: Option<Version>,
-    /// None only beside a fault.
-    pub variables: Option<BTreeMap<String, Value>>,
-    /// What is wrong with the body by itself; told together with what is wrong for the application.
-    pub faults: Vec<FieldError>,
+impl Call {
+    fn request<'a>(&'a self, asked: &'a Asked) -> Request<'a> {
+        let source_ip = self.info.source_ip;
+        Request {
+            tenant: &self.grant.tenant,
+            application: self.grant.application_id,
+            project: self.grant.project_id,
+            trigger: Trigger {
+                kind: TriggerKind::Webhook,
+                source: source_ip.map(|ip| ip.to_string()),
+                actor: "application token".to_owned(),
+                author: None,
+            },
+            class: Class::Trusted,
+            user: &self.user,
+            source_ip,
+            caller: Caller::Token(&self.token_sha256),
+            asked,
+            key: self.key.as_ref(),
+            retry_of: None,
+            issue: None,
+            request_id: Some(self.info.id.to_string()),
+            id: None,
+        }
+    }
 }
 
 pub(crate) async fn deploy(
@@ -69,55 +91,102 @@ pub(crate) async fn deploy(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let begun = Instant::now();
-    let JsonBody { mut value, fingerprint } = body;
-    let token = credential(&headers, &mut value).ok_or_else(Problem::unauthorized)?;
-    let now = clock::now();
-    let grant = state.store.grant(&token, now).await?.ok_or_else(Problem::unauthorized)?;
-    let named = value.get("applicationId").and_then(Value::as_u64);
-    if named.is_some_and(|id| ApplicationId(id) != grant.application_id) {
-        return Err(Problem::unauthorized());
-    }
-    let token_sha256 = tidegate_aws::applications::token_sha256(token.expose());
-    let key = key.of(&format!("application:{}", grant.application_id), &fingerprint);
-    let call = Call { grant, token_sha256, info, key, begun };
+    let JsonBody { value, fingerprint } = body;
+    let (mut call, body) = authenticate(&state, info, &headers, value).await?;
+    call.key = key.of(&call.user, &fingerprint);
     let wait = status::wait_of(query.as_deref())?;
-    answer(&state, &call, value, wait).await
+    let asked = read(body);
+    let first = |deployment: &Deployment| first_answer(&state, deployment);
+    match state.gate.decide(&call.request(&asked), &first).await? {
+        Decision::Recorded(deployment) => Ok(accepted(&state, &call, *deployment, wait).await),
+        Decision::Before(first) => again(&state, &call, &first, wait).await,
+        Decision::Refused(refusal) => Err(refusal.into()),
+        // Token or application went away in the middle of the call.
+        Decision::CallerGone => Err(Problem::unauthorized()),
+    }
 }
 
-/// The token, from the body or the header. Anything but one well-formed token is no credential.
-fn credential(headers: &HeaderMap, body: &mut Value) -> Option<Token> {
+/// What `POST /webhook/deploy` would come to: nothing is recorded, and nothing is charged.
+pub(crate) async fn validate(
+    State(state): State<WebhookState>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    let (call, body) = authenticate(&state, info, &headers, body.value).await?;
+    let asked = read(body);
+    let checked = state.gate.check(&call.request(&asked)).await?;
+    let checked = checked.map_err(|reason| Problem::from(Refusal { reason, deployment: None }))?;
+    let waits = !checked.reasons.is_empty();
+    let body = json!({
+        "success": true,
+        "validationPassed": true,
+        "application": {
+            "id": call.grant.application_id,
+            "name": checked.application_name,
+            "version": checked.version,
+        },
+        "approval": {"required": waits, "reasons": checked.reasons},
+        "message": if waits { "Would wait for approval" } else { "Would be queued" },
+    });
+    Ok(Json(body).into_response())
+}
+
+/// The caller, and the body without its credential.
+async fn authenticate(
+    state: &WebhookState,
+    info: RequestInfo,
+    headers: &HeaderMap,
+    mut body: Value,
+) -> Result<(Call, Value), Problem> {
+    let begun = Instant::now();
+    let brought = credential(headers, &mut body);
+    let named = body.get("applicationId").and_then(Value::as_u64).map(ApplicationId);
+    let (token, grant) = grant_of(state, info.source_ip, brought, named).await?;
+    let user = format!("application:{}", grant.application_id);
+    let token_sha256 = token_sha256(token.expose());
+    Ok((Call { grant, token_sha256, user, info, key: None, begun }, body))
+}
+
+/// What was brought as the token, in the body or the header.
+fn credential(headers: &HeaderMap, body: &mut Value) -> Option<Secret<String>> {
     let of_body = body.as_object_mut().and_then(|fields| fields.remove("token"));
-    let text = match of_body {
-        Some(Value::String(text)) => Secret::new(text),
-        Some(_) => return None,
-        None => bearer(headers)?,
-    };
-    Token::parse(TokenKind::Webhook, text.expose()).ok()
+    match of_body {
+        Some(Value::String(text)) => Some(Secret::new(text)),
+        // Anything but a text is a wrong one.
+        Some(_) => Some(Secret::new(String::new())),
+        None => bearer(headers),
+    }
+}
+
+/// The token and what it opens, which is the application that the request names, if it names one.
+///
+/// # Errors
+/// The uniform 401, and 429 for an address that has sent too many wrong ones.
+pub(crate) async fn grant_of(
+    state: &WebhookState,
+    ip: Option<IpAddr>,
+    brought: Option<Secret<String>>,
+    named: Option<ApplicationId>,
+) -> Result<(Token, TokenGrant), Problem> {
+    let look = Box::pin(async {
+        let Some(text) = brought else { return Ok(Looked::NotNow) };
+        let Ok(token) = Token::parse(TokenKind::Webhook, text.expose()) else { return Ok(Looked::Wrong) };
+        let grant = state.store.grant(&token).await?;
+        let grant = grant.filter(|grant| named.is_none_or(|id| id == grant.application_id));
+        Ok::<_, StoreError>(match grant {
+            // An old pipeline does not guess; it must not lock out those that it shares an address with.
+            Some(grant) if !grant.is_valid(clock::now()) => Looked::NotNow,
+            grant => grant.map(|grant| (token, grant)).into(),
+        })
+    });
+    guarded(&state.store, ip, look).await
 }
 
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<Secret<String>> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| Secret::new(token.trim().to_owned()))
-}
-
-async fn answer(state: &WebhookState, call: &Call, body: Value, wait: Option<Duration>) -> Result<Response, Problem> {
-    let asked = read(body);
-    for _ in 0..TRIES {
-        match admission::admit(state, call, &asked).await {
-            Ok(Admitted::Queued(deployment)) => return Ok(accepted(state, call, *deployment, wait).await),
-            Ok(Admitted::Before(first)) => return again(state, call, &first, wait).await,
-            Ok(Admitted::QueueFull) => return Err(Problem::queue_full(Duration::from_secs(30))),
-            // The application was changed between reading and writing: decide anew on what it is now.
-            Err(Refusal::Store(StoreError::Conflict)) => {}
-            // Token or application went away in the middle of the call.
-            Ok(Admitted::TokenGone) | Err(Refusal::Store(StoreError::Missing)) => return Err(Problem::unauthorized()),
-            Err(Refusal::Store(error)) => return Err(error.into()),
-            Err(Refusal::Problem(problem)) => return Err(*problem),
-        }
-    }
-    Err(Problem::busy())
 }
 
 /// The answer to a call that repeats an earlier one. Who wants to wait hears how that one ended, not only that it was queued.
@@ -138,10 +207,8 @@ async fn again(
     }
 }
 
-/// # Errors
-/// 422 for a body that is not an object.
-fn read(body: Value) -> Result<Asked, Problem> {
-    let mut form = Form::of_body(body)?;
+fn read(body: Value) -> Asked {
+    let mut form = Form::of_any_body(body);
     // Compared with the token's already, where it is a number.
     form.required("applicationId", None::<u64>, Ok);
     let version = form.required("version", None, |text: String| Version::parse(&text));
@@ -149,12 +216,12 @@ fn read(body: Value) -> Result<Asked, Problem> {
         Value::Object(fields) => Ok(fields.into_iter().collect()),
         _ => Err(Invalid::new("wrong-type", "must be an object", "send {\"NAME\": \"value\"}")),
     });
-    Ok(Asked { version, variables, faults: form.into_faults() })
+    Asked { version, variables, faults: form.into_faults() }
 }
 
 /// The answer to an admitted call, before anything has happened.
-pub(crate) fn first_answer(state: &WebhookState, deployment: &Deployment) -> FirstAnswer {
-    let body = body_of(state, deployment, "Deployment queued");
+fn first_answer(state: &WebhookState, deployment: &Deployment) -> FirstAnswer {
+    let body = body_of(state, deployment, message(&deployment.status));
     FirstAnswer { status: StatusCode::ACCEPTED.as_u16(), body: Secret::new(body.to_string()) }
 }
 
@@ -168,29 +235,29 @@ async fn accepted(state: &WebhookState, call: &Call, deployment: Deployment, wai
         }
         None => deployment,
     };
-    let (status, message) = match ended.status {
-        Status::Succeeded => (StatusCode::OK, "Deployment completed successfully"),
+    let status = if ended.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    (status, Json(body_of(state, &ended, message(&ended.status)))).into_response()
+}
+
+fn message(status: &Status) -> &'static str {
+    match status {
+        Status::AwaitingApproval => "Deployment waits for approval",
+        Status::Queued | Status::Running => "Deployment queued",
+        Status::Succeeded => "Deployment completed successfully",
         Status::Failed { .. }
         | Status::RolledBack
         | Status::Cancelled { .. }
         | Status::Superseded { .. }
-        | Status::Rejected { .. } => (StatusCode::OK, "Deployment did not succeed"),
-        Status::Queued | Status::Running => (StatusCode::ACCEPTED, "Deployment queued"),
-    };
-    (status, Json(body_of(state, &ended, message))).into_response()
+        | Status::Rejected { .. }
+        | Status::Denied
+        | Status::TimedOut => "Deployment did not succeed",
+    }
 }
 
 fn body_of(state: &WebhookState, deployment: &Deployment, message: &str) -> Value {
     let id = deployment.id;
     let mut body = json!({
-        "success": match deployment.status {
-            Status::Queued | Status::Running | Status::Succeeded => true,
-            Status::Failed { .. }
-            | Status::RolledBack
-            | Status::Cancelled { .. }
-            | Status::Superseded { .. }
-            | Status::Rejected { .. } => false,
-        },
+        "success": deployment.status.phase() != "failed",
         "deploymentId": id,
         "status": deployment.status.name(),
         "phase": deployment.status.phase(),
@@ -203,6 +270,9 @@ fn body_of(state: &WebhookState, deployment: &Deployment, message: &str) -> Valu
         "message": message,
         "statusUrl": format!("{}/webhook/deployments/{id}", state.public_url),
     });
+    if deployment.approval.is_some() {
+        body["approval"] = deployment_view::deployment(deployment)["approval"].clone();
+    }
     if deployment.status.is_final() {
         let whole = deployment_view::deployment(deployment);
         for field in ["error", "digest", "durationMs", "completedAt", "running"] {

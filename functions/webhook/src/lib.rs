@@ -1,7 +1,7 @@
 //! What CI calls: deploy, and ask how it went.
 
-mod admission;
 mod call;
+mod github;
 mod status;
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use axum::{
     routing::{any, get, post},
 };
 use tidegate_aws::store::Store;
+use tidegate_gate::Gate;
 use tidegate_web::Problem;
 use tokio::sync::Semaphore;
 
@@ -22,6 +23,7 @@ const WAITING_CALLERS: usize = 16;
 #[derive(Debug, Clone)]
 pub struct WebhookState {
     pub store: Store,
+    pub gate: Gate,
     /// For `statusUrl`, without a slash at the end.
     pub public_url: String,
     waiting: Arc<Semaphore>,
@@ -30,7 +32,7 @@ pub struct WebhookState {
 impl WebhookState {
     pub fn new(store: Store, public_url: &str) -> Self {
         let public_url = public_url.trim_end_matches('/').to_owned();
-        Self { store, public_url, waiting: Arc::new(Semaphore::new(WAITING_CALLERS)) }
+        Self { gate: Gate::new(store.clone()), store, public_url, waiting: Arc::new(Semaphore::new(WAITING_CALLERS)) }
     }
 }
 
@@ -38,7 +40,9 @@ impl WebhookState {
 pub fn routes(state: WebhookState) -> Router {
     Router::new()
         .route("/webhook/deploy", post(call::deploy))
+        .route("/webhook/validate", post(call::validate))
         .route("/webhook/deployments/{id}", get(status::status))
+        .route("/webhook/github", post(github::deliver))
         .route("/deploy", any(gone))
         .with_state(state)
 }

@@ -8,31 +8,33 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse as _, Response},
 };
-use tidegate_aws::{clock, error::StoreError};
+use tidegate_aws::error::StoreError;
 use tidegate_domain::{
     deployment::Deployment,
     id::{DeploymentId, TenantId},
-    token::{Token, TokenKind},
 };
 use tidegate_web::{
     Problem, deployment_view, deployment_wait,
     form::{Form, number_text, within},
+    request::RequestInfo,
 };
 
-use crate::{WebhookState, call::bearer};
+use crate::{
+    WebhookState,
+    call::{bearer, grant_of},
+};
 
 /// The gateway ends a request after 30 s.
 const LONGEST_WAIT_SECONDS: u64 = 20;
 
 pub(crate) async fn status(
     State(state): State<WebhookState>,
+    info: RequestInfo,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let text = bearer(&headers).ok_or_else(Problem::unauthorized)?;
-    let token = Token::parse(TokenKind::Webhook, text.expose()).map_err(|_| Problem::unauthorized())?;
-    let grant = state.store.grant(&token, clock::now()).await?.ok_or_else(Problem::unauthorized)?;
+    let (_, grant) = grant_of(&state, info.source_ip, bearer(&headers), None).await?;
     let wait = wait_of(query.as_deref())?;
     let not_found = || Problem::not_found("The deployment");
     let id = DeploymentId::parse(&id).map_err(|_| not_found())?;
