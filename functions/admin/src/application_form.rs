@@ -8,11 +8,11 @@ use tidegate_domain::{
         Application, Concurrency, ContainerName, HealthCheck, HostSelector, MAX_HOSTS, Port, Probe, Protocol, Rollout,
         Strategy, VersionPattern,
     },
+    approval::ApprovalPolicy,
     id::{HostName, ProjectId, RegistryId},
     image::ImageName,
     invalid::Invalid,
-    parameter::Parameter,
-    variable::{ValueType, VariableKey, check_value},
+    issue::{self, Allow, IssueTrigger, Label, Repository, VERSION_FIELD},
 };
 use tidegate_web::{
     Problem,
@@ -21,7 +21,9 @@ use tidegate_web::{
 
 use crate::{
     container_form::{arguments, check_reachable, container_options},
+    parameter_form::parameters,
     projects::ProjectRef,
+    settings,
 };
 
 /// An application whose project may still be a key.
@@ -50,8 +52,7 @@ pub(crate) fn read(mut form: Form, owner: &str, stored: Option<&Application>) ->
         form.nullable("versionPattern", stored.and_then(|s| s.version_pattern.clone()), |t: String| {
             VersionPattern::parse(&t)
         });
-    let parameters = form.objects("parameters", stored.map(|s| s.parameters.clone()).unwrap_or_default(), parameter);
-    check_parameters(&mut form, &parameters);
+    let parameters = parameters(&mut form, stored.map(|s| s.parameters.clone()).unwrap_or_default());
     let health_check = form.object("healthCheck", stored.and_then(|s| s.health_check.clone()), health_check);
     let container = stored.map(|s| s.container.clone()).unwrap_or_default();
     let container = form.object("container", Some(container), |form| Some(container_options(form))).unwrap_or_default();
@@ -66,13 +67,13 @@ pub(crate) fn read(mut form: Form, owner: &str, stored: Option<&Application>) ->
             Some(form.defaulted("enabled", webhook_enabled, Ok))
         })
         .unwrap_or(webhook_enabled);
+    let limits = form
+        .object("limits", stored.and_then(|s| s.limits), |form| settings::limits(form, stored.and_then(|s| s.limits)));
     form.only("envId", &[Value::Null]);
-    form.only(
-        "approval",
-        &[Value::Null, json!({"required": false, "requireOtherApprover": false}), json!({"required": false})],
-    );
+    let approval = stored.map(|s| s.approval).unwrap_or_default();
+    let approval = form.object("approval", Some(approval), |form| Some(read_approval(form))).unwrap_or_default();
     form.only("trustedRepositories", &[json!([])]);
-    form.only("issueTrigger", &[Value::Null]);
+    let issue_trigger = form.object("issueTrigger", stored.and_then(|s| s.issue_trigger.clone()), read_issue_trigger);
     form.finish(|| {
         let (project, name, image, hosts) = (project?, name?, image?, hosts?);
         let with_project = Box::new(move |project_id| Application {
@@ -90,9 +91,33 @@ pub(crate) fn read(mut form: Form, owner: &str, stored: Option<&Application>) ->
             rollout,
             adopt,
             webhook_enabled,
+            limits,
+            approval,
+            issue_trigger,
         });
         Some(Parsed { project, with_project })
     })
+}
+
+fn read_issue_trigger(form: &mut Form) -> Option<IssueTrigger> {
+    let repository = form.required("repository", None, |text: String| Repository::parse(&text));
+    let label = form.required("label", None, |text: String| Label::parse(&text));
+    let allow = form.defaulted("allow", Allow::default(), |text: String| match text.as_str() {
+        "owner" => Ok(Allow::Owner),
+        "write" => Ok(Allow::Write),
+        "anyone" => Ok(Allow::Anyone),
+        _ => Err(unknown_value("a group of people", "owner, write, anyone")),
+    });
+    let version_field =
+        form.defaulted("versionField", VERSION_FIELD.to_owned(), |text: String| issue::version_field(&text));
+    Some(IssueTrigger { repository: repository?, label: label?, allow, version_field })
+}
+
+fn read_approval(form: &mut Form) -> ApprovalPolicy {
+    ApprovalPolicy {
+        required: form.defaulted("required", false, Ok),
+        require_other_approver: form.defaulted("requireOtherApprover", false, Ok),
+    }
 }
 
 pub(crate) fn unknown_value(what: &str, names: &str) -> Invalid {
@@ -183,39 +208,6 @@ pub(crate) fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String
         ));
     }
     Ok(labels)
-}
-
-fn parameter(form: &mut Form) -> Option<Parameter> {
-    let name = form.required("name", None, |text: String| VariableKey::parse(&text));
-    let value_type = form.defaulted("type", ValueType::String, |text: String| match text.as_str() {
-        "string" => Ok(ValueType::String),
-        "number" => Ok(ValueType::Number),
-        "boolean" => Ok(ValueType::Boolean),
-        "json" => Ok(ValueType::Json),
-        _ => Err(unknown_value("a type that this release has", "string, number, boolean, json")),
-    });
-    let required = form.defaulted("required", false, Ok);
-    let default = form.nullable("default", None, |value: Value| {
-        let text = match value {
-            Value::String(text) => text,
-            other => other.to_string(),
-        };
-        check_value(value_type, &text).map(|()| text)
-    });
-    let sensitive = form.defaulted("sensitive", false, Ok);
-    for later in ["approval", "minLength", "maxLength", "pattern", "enum"] {
-        form.only(later, &[Value::Null]);
-    }
-    Some(Parameter { name: name?, value_type, required, default, sensitive })
-}
-
-fn check_parameters(form: &mut Form, parameters: &[Parameter]) {
-    for (i, parameter) in parameters.iter().enumerate() {
-        if parameters.iter().take(i).any(|other| other.name == parameter.name) {
-            let twice = Invalid::new("duplicate", "is declared twice", "declare each name once");
-            form.refuse(&format!("parameters[{i}].name"), twice);
-        }
-    }
 }
 
 fn health_check(form: &mut Form) -> Option<HealthCheck> {

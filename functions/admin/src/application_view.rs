@@ -2,13 +2,15 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
 use tidegate_aws::{application_state::ApplicationState, catalogue::Stored, registered::RegisteredApplication};
 use tidegate_domain::{
     application::{HealthCheck, HostSelector, Port, Rollout},
+    approval::ApprovalPolicy,
     container::ContainerOptions,
     host::{Drift, Health, State},
     id::{ApplicationId, HostName, ProjectId, RegistryId},
+    issue::IssueTrigger,
+    limit::Limits,
     parameter::Parameter,
 };
 
@@ -32,9 +34,10 @@ pub(crate) struct View {
     container: ContainerOptions,
     rollout: Rollout,
     adopt: bool,
-    approval: Value,
+    limits: Option<Limits>,
+    approval: ApprovalPolicy,
     trusted_repositories: [String; 0],
-    issue_trigger: Option<String>,
+    issue_trigger: Option<IssueTrigger>,
     webhook: Webhook,
     status: Status,
     #[serde(flatten)]
@@ -160,15 +163,16 @@ pub(crate) fn view(stored: Stored<RegisteredApplication>, state: &ApplicationSta
         ports: application.ports,
         hosts: application.hosts,
         env_id: None,
-        version_pattern: application.version_pattern.map(String::from),
+        version_pattern: application.version_pattern.map(|pattern| pattern.as_str().to_owned()),
         parameters: application.parameters,
         health_check: application.health_check,
         container: application.container,
         rollout: application.rollout,
         adopt: application.adopt,
-        approval: json!({"required": false, "requireOtherApprover": false}),
+        limits: application.limits,
+        approval: application.approval,
         trusted_repositories: [],
-        issue_trigger: None,
+        issue_trigger: application.issue_trigger.clone(),
         webhook,
         status,
         stamps,

@@ -164,7 +164,7 @@ pub(crate) async fn change(
         host_ports::check(store, tenant, Some(old.id), &application).await?;
         let new = RegisteredApplication { application, ..old.body.clone() };
         let event = call.event("application.updated", format!("application/{}", old.id));
-        match store.replace(tenant, &old, new, call.now, &event).await {
+        match store.replace_application(tenant, &old, new, call.now, &event).await {
             Ok(stored) => return answer(store, &call, stored, &current).await,
             Err(error) => race.lost(error)?,
         }

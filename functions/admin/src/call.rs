@@ -20,6 +20,7 @@ use tidegate_domain::{
     deployment::{Trigger, TriggerKind},
     id::{Revision, TenantId},
     invalid::Invalid,
+    permission::Role,
     secret::Secret,
 };
 use tidegate_web::{
@@ -51,9 +52,22 @@ impl<P> Call<P> {
         self.authorized.user()
     }
 
+    pub(crate) fn is_admin(&self) -> bool {
+        self.authorized.principal().role == Some(Role::Admin)
+    }
+
+    pub(crate) fn info(&self) -> &RequestInfo {
+        &self.info
+    }
+
     /// As what a deployment that was asked for so is recorded.
     pub(crate) fn trigger(&self, kind: TriggerKind) -> Trigger {
-        Trigger { kind, source: self.info.source_ip.map(|ip| ip.to_string()), actor: self.user().to_owned() }
+        Trigger {
+            kind,
+            source: self.info.source_ip.map(|ip| ip.to_string()),
+            actor: self.user().to_owned(),
+            author: None,
+        }
     }
 
     /// `action` as `project.created`, `subject` as `project/1`.

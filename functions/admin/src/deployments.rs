@@ -28,7 +28,7 @@ use crate::{
     call::{Call, missing, page, request_of},
 };
 
-const WHAT: &str = "The deployment";
+pub(crate) const WHAT: &str = "The deployment";
 
 /// The newest first.
 pub(crate) async fn list(

@@ -6,8 +6,10 @@
 mod application_form;
 mod application_view;
 mod applications;
+mod approvals;
 mod call;
 mod container_form;
+mod deploying;
 mod deployments;
 mod health;
 mod host_ports;
@@ -16,13 +18,18 @@ mod hosts;
 pub mod issuer;
 mod logs;
 mod masked;
+mod metrics_summary;
 mod operations;
+mod parameter_form;
 mod projects;
 mod prune;
+mod queue;
 mod refusal;
 mod registries;
+mod releases;
 mod secret_groups;
 mod secrets;
+mod settings;
 pub mod sign_in;
 mod variables;
 mod watch;
@@ -36,6 +43,7 @@ use axum::{
     routing::{get, post, put},
 };
 use tidegate_aws::store::Store;
+use tidegate_gate::Gate;
 use tidegate_web::auth::Verifier;
 
 use crate::{health::LastCheck, issuer::LocalIssuer};
@@ -44,6 +52,7 @@ use crate::{health::LastCheck, issuer::LocalIssuer};
 #[derive(Clone)]
 pub struct AdminState {
     store: Store,
+    gate: Gate,
     verifier: Verifier,
     issuer: Option<Arc<LocalIssuer>>,
     last_check: Arc<LastCheck>,
@@ -52,7 +61,13 @@ pub struct AdminState {
 impl AdminState {
     /// `issuer` only where people sign in here and not at Cognito: on the local stack.
     pub fn new(store: Store, verifier: Verifier, issuer: Option<Arc<LocalIssuer>>) -> Self {
-        Self { store, verifier, issuer, last_check: Arc::default() }
+        Self { gate: Gate::new(store.clone()), store, verifier, issuer, last_check: Arc::default() }
+    }
+}
+
+impl FromRef<AdminState> for Store {
+    fn from_ref(state: &AdminState) -> Self {
+        state.store.clone()
     }
 }
 
@@ -81,15 +96,25 @@ pub fn router(state: AdminState) -> Router {
         .route("/applications/{id}/webhook", put(webhook_token::switch))
         .route("/applications/{id}/logs", get(logs::show))
         .route("/applications/{id}/prune", post(prune::prune))
-        .route("/applications/{id}/releases", get(operations::releases))
+        .route("/applications/{id}/releases", get(releases::list))
         .route("/applications/{id}/rollback", post(operations::rollback))
         .route("/applications/{id}/stop", post(operations::stop))
         .route("/applications/{id}/start", post(operations::start))
         .route("/applications/{id}/restart", post(operations::restart))
         .route("/applications/{id}/remove", post(operations::remove))
+        .route("/applications/{id}/deployments", post(deploying::deploy))
+        .route("/applications/{id}/validate", post(deploying::validate))
+        .route("/approvals", get(approvals::list))
+        .route("/approvals/{id}", get(approvals::show))
+        .route("/approvals/{id}/approve", post(approvals::approve))
+        .route("/approvals/{id}/reject", post(approvals::reject))
         .route("/deployments", get(deployments::list))
         .route("/deployments/{id}", get(deployments::show))
         .route("/deployments/{id}/cancel", post(deployments::cancel))
+        .route("/deployments/{id}/retry", post(deploying::retry))
+        .route("/queue", get(queue::show))
+        .route("/settings", get(settings::show).put(settings::change))
+        .route("/metrics/summary", get(metrics_summary::show))
         .route("/hosts", get(hosts::list))
         .route("/hosts/{name}", get(hosts::show).put(hosts::change).delete(hosts::delete));
     let mut root = Router::new().route("/healthz", get(health::check));

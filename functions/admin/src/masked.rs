@@ -28,6 +28,23 @@ pub(crate) fn secret(form: &mut Form, field: &'static str, stored: bool) -> Opti
     })
 }
 
+/// As [`secret`], of a field that may be `null`, which means none. `further` judges a new value.
+pub(crate) fn optional(
+    form: &mut Form,
+    field: &'static str,
+    stored: bool,
+    further: impl FnOnce(&Secret<String>) -> Result<(), Invalid>,
+) -> Option<SecretField> {
+    form.nullable(field, stored.then_some(SecretField::Keep), |value: Secret<String>| {
+        if value.expose() == MASK {
+            return if stored { Ok(SecretField::Keep) } else { Err(mask()) };
+        }
+        check(&value)?;
+        further(&value)?;
+        Ok(SecretField::New(value))
+    })
+}
+
 fn mask() -> Invalid {
     Invalid::new("mask", "is the mask, which stands for no value here", "send the value itself")
 }

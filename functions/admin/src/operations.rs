@@ -10,10 +10,8 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use jiff::Timestamp;
-use serde::Serialize;
 use tidegate_aws::{
-    admission::{Admission, Admitted, AskedBy},
+    admission::{Admission, Admitted, AskedBy, Origin},
     application_state::{ApplicationState, Release},
     applications::TokenGrant,
     catalogue::{Replay, Stored},
@@ -27,20 +25,18 @@ use tidegate_domain::{
     application::Concurrency,
     deployment::{Deployment, Status, Target, TriggerKind},
     id::{ApplicationId, DeploymentId, HostName},
-    image::Digest,
     invalid::Invalid,
     job::{Action, Job},
     parameter, variable,
 };
 use tidegate_web::{
     Problem,
-    auth::{Deploy, Read, Write},
+    auth::{Deploy, Write},
     body::OptionalJsonBody,
     deployment_view::view,
     deployment_wait,
     form::Form,
     idempotency::{self, IdempotencyKey},
-    page::Page,
 };
 
 use crate::{
@@ -171,7 +167,7 @@ pub(crate) async fn remove_everywhere<P>(
     }
     let order = Order::Other { action: Action::Remove, hosts: Some(left) };
     let removing = queue(state, call, None, &application.id.to_string(), &order).await?;
-    let Admitted::Queued(removing) = removing else { return Err(Problem::busy()) };
+    let Admitted::Recorded(removing) = removing else { return Err(Problem::busy()) };
     let ended = deployment_wait::until(&state.store, tenant, *removing, LONGEST_WAIT, |d| d.status.is_final()).await;
     if ended.status == Status::Succeeded {
         return Ok(None);
@@ -193,11 +189,13 @@ async fn accept<P>(
         return Ok(idempotency::replay(&first));
     }
     match queue(state, call, key, id, order).await? {
-        Admitted::Queued(deployment) => Ok((StatusCode::ACCEPTED, Json(view(&deployment, None))).into_response()),
+        Admitted::Recorded(deployment) => Ok((StatusCode::ACCEPTED, Json(view(&deployment, None))).into_response()),
         Admitted::Before(first) => Ok(idempotency::replay(&first)),
         Admitted::QueueFull => Err(Problem::queue_full(Duration::from_secs(30))),
-        // No token is asked for here.
-        Admitted::TokenGone => Err(Problem::busy()),
+        // Nothing of these is asked for here.
+        Admitted::TokenGone | Admitted::RateLimited(_) | Admitted::DecidedBefore(_) | Admitted::Superseded(_) => {
+            Err(Problem::busy())
+        }
     }
 }
 
@@ -251,11 +249,16 @@ async fn admit<P>(
         deployment,
         job,
         application: &application,
-        asked_by: AskedBy::Person,
+        requested: None,
+        asked_by: AskedBy::Priority,
         concurrency,
+        queue: state.store.settings(tenant).await?.queue,
+        charging: None,
+        origin: Origin::New,
         replay: key.map(|key| Replay { key, answer: &answer }),
         event: &event,
         request_id: event.request_id.clone(),
+        measured: None,
     };
     Ok(state.store.admit(admission, current.clone(), call.now).await)
 }
@@ -330,7 +333,7 @@ async fn give_current_secrets<P>(
         project_id: registered.project_id,
         valid_until: None,
     };
-    let material = Box::pin(state.store.material(&grant, None, call.now)).await?;
+    let material = Box::pin(state.store.material(&grant, None, None, call.now)).await?;
     let layers = parameter::layers(&registered.parameters, Vec::new());
     let mut configuration = state.store.configuration(&grant, &material, layers).await?;
     let layers = std::mem::take(&mut configuration.layers);
@@ -405,41 +408,4 @@ fn requested<P>(call: &Call<P>, application: &Stored<RegisteredApplication>, kin
     let id = DeploymentId::new(call.now, random::bytes());
     let registered = &application.body.application;
     Deployment::requested(id, ApplicationId(application.id), registered, call.trigger(kind), call.now)
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ReleaseView {
-    deployment_id: DeploymentId,
-    sequence: u64,
-    version: String,
-    digest: Digest,
-    released_at: Timestamp,
-    /// Where it runs.
-    hosts: Vec<HostName>,
-}
-
-/// What can be returned to, newest first.
-pub(crate) async fn releases(
-    State(state): State<AdminState>,
-    call: Call<Read>,
-    Path(id): Path<String>,
-) -> Result<Json<Page<ReleaseView>>, Problem> {
-    let application = find(&state, call.tenant(), &id).await?;
-    let current = state.store.application_state(call.tenant(), ApplicationId(application.id)).await;
-    let current = current.map_err(missing(WHAT))?;
-    let view = |release: &Release| ReleaseView {
-        deployment_id: release.deployment_id,
-        sequence: release.sequence.0,
-        version: release.version.to_string(),
-        digest: release.digest.clone(),
-        released_at: release.at,
-        hosts: current
-            .hosts
-            .iter()
-            .filter(|(_, host)| host.runs.release == release.deployment_id)
-            .map(|(name, _)| name.clone())
-            .collect(),
-    };
-    Ok(Json(Page { data: current.releases.iter().map(view).collect(), next_cursor: None }))
 }

@@ -11,11 +11,13 @@ use tidegate_web::{
     auth::DEFAULT_TENANT,
     body::JsonBody,
     form::{Form, line},
+    request::RequestInfo,
+    throttle,
 };
 
 use crate::AdminState;
 
-/// Of bcrypt: some 50 ms each. Who can afford more guesses is slowed by the network first.
+/// Of bcrypt: some 50 ms each. How many guesses anybody has, the throttle says.
 const COST: u32 = 10;
 /// What bcrypt looks at; more would be ignored silently.
 const MAX_PASSWORD_BYTES: usize = 71;
@@ -33,14 +35,20 @@ pub(crate) async fn key_set(State(state): State<AdminState>) -> Result<Json<Valu
 }
 
 /// # Errors
-/// The uniform 401, in the same time, whether the user or the password is wrong.
-pub(crate) async fn login(State(state): State<AdminState>, body: JsonBody) -> Result<Json<SignedIn>, Problem> {
+/// The uniform 401, in the same time, whether the user or the password is wrong; 429 after too many of them.
+pub(crate) async fn login(
+    State(state): State<AdminState>,
+    info: RequestInfo,
+    body: JsonBody,
+) -> Result<Json<SignedIn>, Problem> {
     let issuer = state.issuer.clone().ok_or_else(Problem::no_route)?;
     let mut form = Form::of_body(body.value)?;
     let username = form.required("username", None, line(1, 128));
     let password = form.required("password", None, Ok);
     let (username, password): (String, Secret<String>) = form.finish(|| Some((username?, password?)))?;
     let tenant = default_tenant();
+    // Who is throttled is told so before the hash is computed, which costs more than everything else here.
+    Box::pin(throttle::unthrottled(&state.store, info.source_ip)).await?;
     let user = state.store.user(&tenant, &username).await?;
     let hash = user.as_ref().map_or_else(|| issuer.nobodys_hash.clone(), |user| user.password_bcrypt.clone());
     // Away from the threads that serve others: it is all computation.
@@ -49,7 +57,9 @@ pub(crate) async fn login(State(state): State<AdminState>, body: JsonBody) -> Re
         bcrypt::verify(password.expose(), &hash).is_ok_and(|right| right) && fits
     });
     let right = verified.await.map_err(|_| Problem::internal())?;
-    let user = user.filter(|_| right).ok_or_else(Problem::unauthorized)?;
+    let Some(user) = user.filter(|_| right) else {
+        return Err(Box::pin(throttle::wrong(&state.store, info.source_ip)).await);
+    };
     let role = Role::of_group(&user.role).ok_or_else(Problem::unauthorized)?;
     let (token, expires_at) = issuer.token(&tenant, &user.name, role, clock::now());
     tracing::info!(user.name = user.name, "signed in");
