@@ -10,8 +10,10 @@ pub const KEY_ALIAS: &str = "alias/tidegate";
 
 const REPORTS_QUEUE: &str = "tidegate-reports";
 const REPORTS_DEAD_LETTERS: &str = "tidegate-reports-dead";
+const INTAKE_QUEUE: &str = "tidegate-intake";
+const INTAKE_DEAD_LETTERS: &str = "tidegate-intake-dead";
 const HOST_QUEUE_PREFIX: &str = "tidegate-host-";
-/// A report that so often could not be folded is set aside.
+/// A message that so often could not be handled is set aside.
 const MAX_RECEIVES: u32 = 5;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -38,31 +40,45 @@ pub enum ProvisionError {
 pub struct Queues {
     pub reports_url: String,
     pub reports_dead_letters_url: String,
+    /// See [`tidegate_aws::env::INTAKE_QUEUE_URL`].
+    pub intake_url: String,
+    pub intake_dead_letters_url: String,
     /// See [`tidegate_aws::env::HOST_QUEUE_PREFIX`].
     pub host_url_prefix: String,
 }
 
 /// The queues that are there once for all.
 pub async fn queues(clients: &Clients) -> Result<Queues, ProvisionError> {
-    let reports_dead_letters_url = queue(clients, REPORTS_DEAD_LETTERS, &[]).await?;
-    let failed = |source: Source| ProvisionError::Queue { name: REPORTS_DEAD_LETTERS.to_owned(), source };
-    let dead_letters = clients
+    let (reports_url, reports_dead_letters_url) =
+        with_dead_letters(clients, REPORTS_QUEUE, REPORTS_DEAD_LETTERS).await?;
+    let (intake_url, intake_dead_letters_url) = with_dead_letters(clients, INTAKE_QUEUE, INTAKE_DEAD_LETTERS).await?;
+    let base = reports_url.strip_suffix(REPORTS_QUEUE).unwrap_or_default();
+    let host_url_prefix = format!("{base}{HOST_QUEUE_PREFIX}");
+    Ok(Queues { reports_url, reports_dead_letters_url, intake_url, intake_dead_letters_url, host_url_prefix })
+}
+
+/// A queue and that of its dead letters; their URLs.
+async fn with_dead_letters(
+    clients: &Clients,
+    name: &str,
+    dead_letters: &str,
+) -> Result<(String, String), ProvisionError> {
+    let dead_letters_url = queue(clients, dead_letters, &[]).await?;
+    let failed = |source: Source| ProvisionError::Queue { name: dead_letters.to_owned(), source };
+    let described = clients
         .sqs
         .get_queue_attributes()
-        .queue_url(&reports_dead_letters_url)
+        .queue_url(&dead_letters_url)
         .attribute_names("QueueArn".into())
         .send()
         .await
         .map_err(|error| failed(error.into()))?;
-    let arn = dead_letters
+    let arn = described
         .attributes
         .and_then(|attributes| attributes.get(&"QueueArn".into()).cloned())
         .ok_or_else(|| failed("the queue has no ARN".into()))?;
     let redrive = format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":{MAX_RECEIVES}}}"#);
-    let reports_url = queue(clients, REPORTS_QUEUE, &[("RedrivePolicy", redrive)]).await?;
-    let base = reports_url.strip_suffix(REPORTS_QUEUE).unwrap_or_default();
-    let host_url_prefix = format!("{base}{HOST_QUEUE_PREFIX}");
-    Ok(Queues { reports_url, reports_dead_letters_url, host_url_prefix })
+    Ok((queue(clients, name, &[("RedrivePolicy", redrive)]).await?, dead_letters_url))
 }
 
 /// A host's own queue; its URL.

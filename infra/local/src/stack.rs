@@ -3,7 +3,13 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::{Router, middleware};
+use axum::{
+    Router,
+    http::header,
+    middleware,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
 use tidegate_admin::{
     AdminState,
     issuer::{self, LocalIssuer},
@@ -19,8 +25,9 @@ use tidegate_domain::{
     secret::Secret,
 };
 use tidegate_web::{
+    Problem,
     auth::{DEFAULT_TENANT, Issuer, Verifier},
-    layer,
+    layer, measures,
 };
 use tidegate_webhook::WebhookState;
 use tokio::{
@@ -172,6 +179,13 @@ impl Stack {
         let public_url = options.public_url.unwrap_or_else(|| format!("http://{address}"));
         running.spawn(serve(listener, router(address, &public_url, &store)?, stopped.clone()));
         running.spawn(fold_reports(unmetered.clone(), store.clone(), queues.reports_url.clone(), stopped.clone()));
+        running.spawn(handle_intake(
+            unmetered.clone(),
+            store.clone(),
+            queues.intake_url.clone(),
+            public_url,
+            stopped.clone(),
+        ));
         if options.sweeps {
             // A store of its own: what the sweep calls is no caller's doing, and is not counted.
             running.spawn(sweep(Store::new(&unmetered, store_config(&queues)), stopped.clone()));
@@ -246,6 +260,7 @@ fn store_config(queues: &Queues) -> StoreConfig {
         table: provision::TABLE.to_owned(),
         key: provision::KEY_ALIAS.to_owned(),
         host_queue_prefix: queues.host_url_prefix.clone(),
+        intake_queue_url: Some(queues.intake_url.clone()),
     }
 }
 
@@ -262,7 +277,16 @@ fn router(address: SocketAddr, public_url: &str, store: &Store) -> Result<Router
     let admin = AdminState::new(store.clone(), Verifier::new(issuer), Some(Arc::new(local_issuer)));
     let routes =
         tidegate_admin::router(admin).merge(tidegate_webhook::routes(WebhookState::new(store.clone(), public_url)));
+    let routes = routes.route("/metrics", get(tell_measures));
     Ok(layer::complete(routes).layer(middleware::from_fn(fake_gateway)))
+}
+
+/// What Prometheus reads here; functions on Lambda tell `CloudWatch` the same.
+async fn tell_measures() -> Response {
+    match measures::render() {
+        Ok(told) => ([(header::CONTENT_TYPE, measures::OPEN_METRICS)], told).into_response(),
+        Err(_) => Problem::internal().into_response(),
+    }
 }
 
 async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
@@ -284,11 +308,26 @@ async fn fold_reports(clients: Clients, store: Store, queue_url: String, stopped
     events::deliver(&clients, &queue_url, function, stopped).await;
 }
 
+async fn handle_intake(
+    clients: Clients,
+    store: Store,
+    queue_url: String,
+    public_url: String,
+    stopped: watch::Receiver<bool>,
+) {
+    let validation = tidegate_validation::Validation::new(store, &public_url);
+    let function = move |event| {
+        let validation = validation.clone();
+        async move { tidegate_validation::handle(&validation, event).await }
+    };
+    events::deliver(&clients, &queue_url, function, stopped).await;
+}
+
 async fn sweep(store: Store, stopped: watch::Receiver<bool>) {
     let function = move || {
         let store = store.clone();
         async move {
-            if let Err(error) = tidegate_approvals::sweep(&store).await {
+            if let Err(error) = Box::pin(tidegate_approvals::sweep(&store)).await {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "nothing was swept; in a minute it is tried again"

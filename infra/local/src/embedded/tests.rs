@@ -35,6 +35,7 @@ fn store(clients: &Clients) -> Store {
         table: provision::TABLE.to_owned(),
         key: provision::KEY_ALIAS.to_owned(),
         host_queue_prefix: String::new(),
+        intake_queue_url: None,
     };
     Store::new(clients, config)
 }
