@@ -1,6 +1,7 @@
 //! The administration API over HTTP, against the embedded services.
 
-mod admin;
+pub(crate) mod admin;
+mod parameters;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -54,7 +55,7 @@ async fn an_application_is_shown_with_its_defaults_and_its_token_once() {
             "shmSizeBytes": null, "ulimits": [], "volumes": [], "tmpfs": [], "networks": [], "extraHosts": {},
             "labels": {}, "capAdd": [], "capDrop": [], "privileged": false, "init": true, "readOnlyRoot": false, "log": null, "stopTimeoutSeconds": 10},
         "rollout": {"strategy": "recreate", "maxParallel": 1, "rollbackOnFailure": true, "bakeSeconds": 0,
-            "concurrency": "queue"}, "adopt": false,
+            "concurrency": "queue"}, "adopt": false, "limits": null,
         "approval": {"required": false, "requireOtherApprover": false}, "trustedRepositories": [], "issueTrigger": null,
         "webhook": {"enabled": true, "tokenHint": format!("{}…", &token[..6]), "lastUsedAt": null},
         "status": {"state": "not-deployed", "version": null, "digest": null, "lastDeployedAt": null,

@@ -38,12 +38,13 @@ pub(crate) fn environment(installation: &Installation) -> Vec<(&'static str, Str
         (env::TABLE, provision::TABLE.to_owned()),
         (env::KEY, provision::KEY_ALIAS.to_owned()),
         (env::HOST_QUEUE_PREFIX, installation.stack.queues().host_url_prefix.clone()),
+        (env::INTAKE_QUEUE_URL, installation.stack.queues().intake_url.clone()),
     ]);
     environment
 }
 
 /// An event of API Gateway's HTTP API, payload 2.0.
-fn http_event(method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Value {
+pub(crate) fn http_event(method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Value {
     let mut all = json!({"accept": "*/*", "content-type": "application/json", "host": "deploy.example.com",
         "user-agent": "curl/8.5.0", "x-forwarded-for": "198.51.100.1", "x-forwarded-port": "443",
         "x-forwarded-proto": "https", "x-amzn-trace-id": "Root=1-00000000-000000000000000000000000"});

@@ -1,6 +1,6 @@
 //! A secret reaches its container, and stands nowhere else in a form that can be read.
 
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod needles;
 mod places;
 mod tap;
@@ -72,7 +72,7 @@ async fn configure(installation: &Installation, marked: &Marked) -> (Application
     let secret = installation.post("secrets", &secret).await;
     let secret_id = secret.expect(201)["id"].clone();
     answers.extend([group.text, secret.text]);
-    let parameters = json!([{"name": "PARAMETER", "type": "string", "sensitive": true}]);
+    let parameters = json!([{"name": "PARAMETER", "type": "string", "sensitive": true, "multiline": true}]);
     let application = installation.register(json!({ "parameters": parameters })).await;
     for variable in [
         json!({"key": "OF_GROUP", "value": format!("@secret:{secret_id}"), "valueType": "secret_ref"}),

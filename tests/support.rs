@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod binaries;
 mod cleaning;
 pub(crate) mod docker_tap;
+pub(crate) mod fake_github;
 pub(crate) mod faults;
 pub(crate) mod fleet;
 pub(crate) mod own_worker;
@@ -263,6 +264,12 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
         }
     };
     tokio::time::timeout(BOUND, waiting).await.unwrap_or_else(|_| panic!("never saw: {what}"))
+}
+
+/// Calls from `127.0.0.<last>`: all of 127.0.0.0/8 is this machine.
+pub(crate) fn client_from(last: u8) -> reqwest::Client {
+    let address = std::net::Ipv4Addr::new(127, 0, 0, last);
+    reqwest::Client::builder().timeout(BOUND).local_address(Some(address.into())).build().unwrap()
 }
 
 pub(crate) fn free_port() -> u16 {

@@ -103,9 +103,9 @@ async fn live(installation: &Installation) -> Vec<DeploymentId> {
 
 /// Sweeps, and sweeps again, which must find as many and change nothing.
 async fn sweep_twice(installation: &Installation) -> Swept {
-    let first = sweep(installation.stack.store()).await.unwrap();
+    let first = sweep(installation.stack.store()).await.unwrap().swept;
     let before = table(installation).await;
-    let second = sweep(installation.stack.store()).await.unwrap();
+    let second = sweep(installation.stack.store()).await.unwrap().swept;
     assert_eq!(second, Swept { live: second.live, ..NOTHING });
     let after = table(installation).await;
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
@@ -171,7 +171,7 @@ async fn a_deployment_that_could_not_be_launched_without_the_key_service_is_laun
     installation.aws().stop_sqs_kms();
     // Folded, or not, by which of the two came first; but the second cannot be launched.
     let away = sweep(installation.stack.store()).await;
-    assert!(away.as_ref().map_or(true, |swept| swept.failed > 0), "{away:?}");
+    assert!(away.as_ref().map_or(true, |pass| pass.swept.failed > 0), "{away:?}");
     assert_eq!(status(&installation, first).await, "succeeded");
     assert_eq!(status(&installation, second).await, "queued");
     assert_eq!(assigned(&side).await, [], "the fold has happened, the launch has not");
@@ -237,7 +237,7 @@ async fn one_deployment_that_cannot_be_seen_to_does_not_hold_up_the_others() {
     set(&keys::deployment(&stack::tenant(), broken), "no such status").await;
     claim(&side, first).await;
     finish(&side, first).await;
-    let swept = sweep(installation.stack.store()).await.unwrap();
+    let swept = sweep(installation.stack.store()).await.unwrap().swept;
     assert_eq!(swept, Swept { live: 3, folded: 1, failed: 1, ..NOTHING });
     assert!(assigned(&side).await.contains(&second));
     set(&keys::deployment(&stack::tenant(), broken), "queued").await;
@@ -293,7 +293,8 @@ async fn the_approvals_function_sweeps_when_the_scheduler_says_so() {
     assert_eq!(
         swept,
         json!({"live": 2, "folded": 1, "launched": 0, "woken": 0,
-        "unreachable": 0, "superseded": 0, "failed": 0})
+        "unreachable": 0, "superseded": 0, "failed": 0,
+        "approvals": {"timedOut": 0, "failed": 0}, "sentAgain": 0})
     );
     assert_eq!(status(&installation, first).await, "succeeded");
     assert_eq!(assigned(&side).await, [second]);
@@ -301,7 +302,8 @@ async fn the_approvals_function_sweeps_when_the_scheduler_says_so() {
     assert_eq!(
         again,
         json!({"live": 1, "folded": 0, "launched": 0, "woken": 0,
-        "unreachable": 0, "superseded": 0, "failed": 0})
+        "unreachable": 0, "superseded": 0, "failed": 0,
+        "approvals": {"timedOut": 0, "failed": 0}, "sentAgain": 0})
     );
 
     // A pass that could do nothing has failed, for the scheduler's dead letters; the next may go well.
@@ -325,7 +327,7 @@ async fn a_deployment_that_lost_its_place_is_recorded_as_superseded() {
     let update = update.set_key(Some(crate::secrets::key(&key))).update_expression("SET queued = :none");
     update.expression_attribute_values(":none", AttributeValue::L(Vec::new())).send().await.unwrap();
     assert_eq!(status(&installation, second).await, "queued");
-    let swept = sweep(installation.stack.store()).await.unwrap();
+    let swept = sweep(installation.stack.store()).await.unwrap().swept;
     assert_eq!(swept, Swept { live: 2, superseded: 1, ..NOTHING });
     assert_eq!(status(&installation, second).await, "superseded");
     assert_eq!(status(&installation, first).await, "queued");
@@ -361,7 +363,7 @@ async fn what_a_host_spoils_is_its_own_part_alone() {
     set(second, "no such status").await;
     let view = installation.get(&format!("deployments/{second}")).await.expect(200);
     assert_eq!(view["status"], "queued");
-    let swept = sweep(installation.stack.store()).await.unwrap();
+    let swept = sweep(installation.stack.store()).await.unwrap().swept;
     assert_eq!(swept, Swept { live: 1, unreachable: 1, ..NOTHING });
     let ended = crate::sweep::shown(&installation, second).await;
     assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("bad-assignment")), "{ended}");

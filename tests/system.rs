@@ -3,17 +3,24 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as expected")]
 
 mod administration;
+mod approvals;
 mod cancelling;
 mod chaos;
+mod corpora;
 mod crash;
 mod deploying;
+mod digests;
 mod failing;
 mod footprint;
 mod functions;
+mod fuzz;
 mod hosts;
 mod house;
 mod isolation;
+mod issues;
 mod kill_matrix;
+mod leaks;
+mod limits;
 mod operations;
 mod options;
 mod orders;
@@ -24,6 +31,7 @@ mod releases;
 mod rollouts;
 mod round_trips;
 mod secrets;
+mod settings;
 mod support;
 mod sweep;
 mod tasks;

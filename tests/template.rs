@@ -205,6 +205,7 @@ fn no_role_is_wide() {
         (&control_plane, "WebhookRole"),
         (&control_plane, "AdminRole"),
         (&control_plane, "ProgressRole"),
+        (&control_plane, "ValidationRole"),
         (&control_plane, "ApprovalsRole"),
         (&control_plane, "SweepScheduleRole"),
         (&host, "Role"),
@@ -227,13 +228,14 @@ fn each_function_opens_and_seals_only_what_it_must() {
     let stack = control_plane();
     // Purposes of Decrypt, purposes of GenerateDataKey.
     for (role, opens, seals) in [
-        ("WebhookRole", &["secret", "snapshot", "replay"][..], &["snapshot", "job", "replay"][..]),
+        ("WebhookRole", &["secret", "snapshot", "replay"][..], &["snapshot", "job", "replay", "intake"][..]),
         ("AdminRole", &["secret", "snapshot", "replay"], &["secret", "snapshot", "job", "replay"]),
         ("ProgressRole", &["snapshot"], &["job"]),
+        ("ValidationRole", &["secret", "snapshot", "replay", "intake"], &["snapshot", "job", "replay"]),
         ("ApprovalsRole", &["snapshot"], &["job"]),
     ] {
         let identity = Identity::new(&stack, role);
-        for purpose in ["secret", "snapshot", "job", "replay", "other"] {
+        for purpose in ["secret", "snapshot", "job", "replay", "intake", "other"] {
             let may = |action, app| identity.may_with_key(action, "arn:Key", &[("app", app), ("purpose", purpose)]);
             assert_eq!(may("kms:Decrypt", "tidegate"), opens.contains(&purpose), "{role} opens {purpose}");
             assert_eq!(may("kms:GenerateDataKey", "tidegate"), seals.contains(&purpose), "{role} seals {purpose}");
@@ -249,8 +251,9 @@ fn each_function_opens_and_seals_only_what_it_must() {
 fn hosts_are_woken_and_no_other_queue_is_written() {
     let stack = control_plane();
     let queue = |name: &str| format!("arn:aws:sqs:eu-test-1:111122223333:{name}");
-    for role in ["WebhookRole", "ProgressRole", "ApprovalsRole", "AdminRole"] {
+    for role in ["WebhookRole", "ProgressRole", "ValidationRole", "ApprovalsRole", "AdminRole"] {
         let identity = Identity::new(&stack, role);
+        assert!(identity.may("sqs:SendMessage", "arn:IntakeQueue", &[]), "{role} has nobody told");
         assert!(identity.may("sqs:SendMessage", &queue("tidegate-host-acme-web-1"), &[]), "{role}");
         for other in ["tidegate-reports", "tidegate-dev-host-acme-web-1", "orders"] {
             assert!(!identity.may("sqs:SendMessage", &queue(other), &[]), "{role} {other}");
@@ -270,6 +273,24 @@ fn reports_are_retried_one_by_one_and_never_lost() {
     assert!(queue["VisibilityTimeout"].as_u64().unwrap() >= 6 * time_out);
     assert!(time_out < 30, "the gateway gives up at 30 s");
     assert_eq!(stack.text(&queue["RedrivePolicy"]["deadLetterTargetArn"]), "arn:DeadReportsQueue");
+}
+
+#[test]
+fn what_came_in_is_tried_one_by_one_and_what_is_given_up_is_told() {
+    let stack = control_plane();
+    let function = stack.resource("Validation");
+    let events = &function["Events"]["Intake"]["Properties"];
+    assert_eq!(events["FunctionResponseTypes"][0], "ReportBatchItemFailures");
+    assert_eq!(stack.text(&events["Queue"]), "arn:IntakeQueue");
+    let queue = stack.resource("IntakeQueue");
+    assert!(queue["VisibilityTimeout"].as_u64().unwrap() >= 6 * function["Timeout"].as_u64().unwrap());
+    assert_eq!(stack.text(&queue["RedrivePolicy"]["deadLetterTargetArn"]), "arn:DeadIntakeQueue");
+    let role = Identity::new(&stack, "ValidationRole");
+    assert!(
+        role.may("sqs:ReceiveMessage", "arn:IntakeQueue", &[]) && role.may("sqs:DeleteMessage", "arn:IntakeQueue", &[])
+    );
+    let filter = stack.resource("GivenUpFilter");
+    assert_eq!(filter["FilterPattern"], r#"{ $.alarm = "validation-timeout" }"#);
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Admin {
             table: TABLE.to_owned(),
             key: KEY_ALIAS.to_owned(),
             host_queue_prefix: queues.host_url_prefix,
+            intake_queue_url: None,
         };
         let store = Store::new(&clients, config);
         for (name, role) in [("admin", Role::Admin), ("operator", Role::Operator), ("viewer", Role::Viewer)] {

@@ -27,5 +27,6 @@ pub(crate) fn job() -> Job {
         strategy: Strategy::Recreate,
         bake_seconds: 0,
         adopt: false,
+        approved: None,
     }
 }
