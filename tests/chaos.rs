@@ -152,6 +152,7 @@ async fn begin(seed: u64) -> (Chaos, std::sync::Arc<FaultyAws>, Vec<Application>
     let (functions, detour) = FaultyAws::for_functions().await;
     let setup = Setup { no_worker: true, no_sweeps: true, detour: Some(detour), ..Setup::default() };
     let installation = Installation::start_with(setup).await;
+    installation.lift_limits().await;
     // Images of one engine are pruned by every worker on it, which no other host's worker would do.
     let joining = HOSTS.iter().map(|host| Member::join(&installation, host, "keep_images = 20\n"));
     let members = join_all(joining).await;

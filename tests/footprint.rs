@@ -31,6 +31,7 @@ async fn claim_ms(installation: &Installation, application: &crate::support::App
 #[tokio::test]
 async fn an_idle_worker_is_small_and_begins_at_once() {
     let installation = Installation::start_with(Setup { no_worker: true, ..Setup::default() }).await;
+    installation.lift_limits().await;
     let worker = OwnWorker::of(&installation);
     let measured = std::env::var_os(WORKER);
     let process = match &measured {

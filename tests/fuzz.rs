@@ -60,9 +60,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 async fn open_to_all() -> (Installation, Application) {
     let installation = Installation::start_with(Setup { no_worker: true, no_sweeps: true, ..Setup::default() }).await;
-    let unlimited = json!({"perUser": 0, "perIp": 0, "total": 0});
-    let settings = json!({"limits": {"trusted": unlimited}, "queue": {"capacity": 1_000, "reserved": 0}});
-    installation.put("settings", &settings).await.expect(200);
+    installation.lift_limits().await;
     let parameters: Vec<_> =
         TYPES.iter().map(|kind| json!({"name": kind.to_uppercase(), "type": kind, "approval": "always"})).collect();
     let application = installation.register(json!({ "parameters": parameters })).await;

@@ -74,9 +74,7 @@ async fn lane(installation: &Installation, application: &Application, rounds: us
 async fn of_approval_refusal_and_the_clock_exactly_one_wins() {
     let rounds = std::env::var("TIDEGATE_APPROVAL_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
     let installation = without_worker().await;
-    let unlimited = json!({"perUser": 0, "perIp": 0, "total": 0});
-    let settings = json!({"limits": {"trusted": unlimited}, "queue": {"capacity": 1_000, "reserved": 0}});
-    installation.put("settings", &settings).await.expect(200);
+    installation.lift_limits().await;
     let applications = join_all((0..LANES).map(async |_| installation.register(careful()).await)).await;
     let lanes = applications.iter().map(|application| lane(&installation, application, rounds / LANES));
     let lanes = join_all(lanes).await;

@@ -27,7 +27,7 @@ const REQUESTS: usize = 100;
 /// Each side has so many, one after the other's.
 const TURNS: usize = 5;
 /// The gate is at least so fast: requests a second, as a part of the other's.
-const LEAST_RATE: f64 = 0.05;
+const LEAST_RATE: f64 = 0.1;
 
 #[tokio::main]
 async fn main() -> ExitCode {
