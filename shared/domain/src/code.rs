@@ -186,7 +186,7 @@ pub const CODES: &[Code] = &[
     code(
         "always",
         202,
-        "The parameter, the environment or the application is never used without a decision.",
+        "The parameter or the application is never used without a decision.",
         "Wait for the owner's decision.",
     ),
     // What became of the decision.
