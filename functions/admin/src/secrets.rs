@@ -12,7 +12,7 @@ use tidegate_aws::{
     catalogue::{Listed, PageRequest, Stored},
     error::StoreError,
     keys::Kind,
-    registered::{Project, RegisteredApplication, StoredSecret},
+    registered::{Project, RegisteredApplication, Source, StoredSecret},
     store::Store,
     variables::StoredValue,
 };
@@ -59,7 +59,7 @@ pub(crate) struct View {
 impl From<Stored<StoredSecret>> for View {
     fn from(stored: Stored<StoredSecret>) -> Self {
         let stamps = Stamps::from(&stored);
-        let StoredSecret { group_id, name, value: _, value_version } = stored.body;
+        let StoredSecret { group_id, name, value: _, value_version, .. } = stored.body;
         Self {
             id: stored.id,
             group_id: group_id.0,
@@ -133,7 +133,11 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
     let (store, tenant) = (&state.store, creation.call.tenant());
     let id = store.next_id(Kind::Secret).await?;
     let value = store.seal_secret(tenant, id, 1, &value).await?;
-    let stored = Stored::new(id, StoredSecret { group_id, name, value, value_version: 1 }, creation.call.now);
+    let stored = Stored::new(
+        id,
+        StoredSecret { group_id, name, value, value_version: 1, source: Source::Manual, expires_at: None },
+        creation.call.now,
+    );
     let event = creation.call.event("secret.created", format!("secret/{id}"));
     let answer = first_answer(&View::from(stored.clone()));
     let created = store.create(tenant, &stored, creation.replay(&answer), &event).await?;
@@ -177,7 +181,7 @@ pub(crate) async fn change(
                 (store.seal_secret(tenant, old.id, version, &value).await?, version)
             }
         };
-        let new = StoredSecret { group_id, name, value, value_version };
+        let new = StoredSecret { group_id, name, value, value_version, ..old.body.clone() };
         let event = call.event("secret.updated", format!("secret/{}", old.id));
         match store.replace(tenant, &old, new, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, View::from(stored))),
@@ -218,6 +222,7 @@ async fn users(store: &Store, tenant: &TenantId, id: SecretId) -> Result<Vec<Str
         let of = match scope {
             Scope::Global => "global".to_owned(),
             Scope::Project(project) => format!("project {project}"),
+            Scope::Environment(environment) => format!("environment {environment}"),
             Scope::Application(application) => format!("application {application}"),
         };
         for variable in store.variables(tenant, scope).await? {

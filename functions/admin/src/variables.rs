@@ -57,6 +57,7 @@ fn view(scope: Scope, variable: StoredVariable) -> View {
     let (project_id, application_id) = match scope {
         Scope::Global => (None, None),
         Scope::Project(id) => (Some(id), None),
+        Scope::Environment(_) => (None, None),
         Scope::Application(id) => (None, Some(id)),
     };
     let is_secret = variable.is_secret();
@@ -84,6 +85,7 @@ fn id_of(scope: Scope, key: &VariableKey) -> String {
     match scope {
         Scope::Global => format!("global.{key}"),
         Scope::Project(id) => format!("project-{id}.{key}"),
+        Scope::Environment(id) => format!("{id}.{key}"),
         Scope::Application(id) => format!("application-{id}.{key}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use tidegate_domain::{
-    id::{ApplicationId, DeploymentId, HostName, SecretGroupId, TenantId},
+    id::{ApplicationId, DeploymentId, HostName, ProjectId, SecretGroupId, SecretId, TenantId},
     issue::IssueRef,
     limit::{Class, Network},
     task::TaskId,
@@ -28,6 +28,8 @@ pub enum Kind {
     Registry,
     SecretGroup,
     Secret,
+    SecretProvider,
+    Environment,
 }
 
 impl Kind {
@@ -38,6 +40,8 @@ impl Kind {
             Self::Registry => "REGISTRY",
             Self::SecretGroup => "SECRET_GROUP",
             Self::Secret => "SECRET",
+            Self::SecretProvider => "SECRET_PROVIDER",
+            Self::Environment => "ENVIRONMENT",
         }
     }
 
@@ -49,6 +53,8 @@ impl Kind {
             Self::Registry => "registry",
             Self::SecretGroup => "secret group",
             Self::Secret => "secret",
+            Self::SecretProvider => "secret provider",
+            Self::Environment => "environment",
         }
     }
 }
@@ -82,12 +88,42 @@ pub fn variables(t: &TenantId, scope: Scope) -> String {
     match scope {
         Scope::Global => tenant(t, "VARIABLES#GLOBAL"),
         Scope::Project(id) => tenant(t, &format!("VARIABLES#PROJECT#{id}")),
+        Scope::Environment(id) => tenant(t, &format!("VARIABLES#ENVIRONMENT#{}", id.0)),
         Scope::Application(id) => tenant(t, &format!("VARIABLES#APPLICATION#{id}")),
     }
 }
 
 pub fn variable(t: &TenantId, scope: Scope, name: &VariableKey) -> Key {
     key(variables(t, scope), name.as_str())
+}
+
+/// Which environment of a project is active; absent if none is.
+pub fn active_environment(t: &TenantId, project: ProjectId) -> Key {
+    key(tenant(t, &format!("PROJECT#{project}")), "ACTIVE_ENVIRONMENT")
+}
+
+/// Former and present values of a secret, by version.
+pub fn secret_versions(t: &TenantId, secret: SecretId) -> String {
+    tenant(t, &format!("SECRET#{secret}#VERSIONS"))
+}
+
+pub fn secret_version(t: &TenantId, secret: SecretId, version: u64) -> Key {
+    key(secret_versions(t, secret), format!("{version:020}"))
+}
+
+/// Variables that refer to a secret.
+pub fn secret_uses(t: &TenantId, secret: SecretId) -> String {
+    tenant(t, &format!("SECRET#{secret}#USES"))
+}
+
+/// `of` names the variable, as the API does: `project-1.DATABASE_URL`.
+pub fn secret_use(t: &TenantId, secret: SecretId, of: &str) -> Key {
+    key(secret_uses(t, secret), of)
+}
+
+/// Scope of the unique names of a project's environments.
+pub fn environment_scope(project: ProjectId) -> String {
+    format!("ENVIRONMENTS#{project}")
 }
 
 /// Scope of the unique names of a group's secrets.

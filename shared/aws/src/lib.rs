@@ -15,6 +15,7 @@ mod cursor;
 pub mod deployments;
 pub mod env;
 pub mod envelope;
+pub mod environments;
 pub mod error;
 mod fold;
 pub mod host_side;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tidegate_domain::{
     application::Application,
-    id::{SecretGroupId, TenantId},
+    id::{SecretGroupId, SecretProviderId, TenantId},
     image::RegistryServer,
     secret::Secret,
 };
@@ -98,6 +98,31 @@ pub struct StoredSecret {
     pub value: Sealed,
     /// From 1; raised when the value changes.
     pub value_version: u64,
+    #[serde(default)]
+    pub source: Source,
+    /// When somebody should have renewed it; only a reminder.
+    #[serde(default)]
+    pub expires_at: Option<jiff::Timestamp>,
+}
+
+/// Where a secret's value comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum Source {
+    /// People write it.
+    #[default]
+    Manual,
+    /// A provider's sync writes it.
+    #[serde(rename_all = "camelCase")]
+    Synced {
+        provider_id: SecretProviderId,
+        /// What the provider knows it by, whatever it is named.
+        remote_id: String,
+        /// Where the provider keeps it: the seed's `providerReference`.
+        remote_path: String,
+        /// It was no longer there when last looked for, and is kept.
+        stale: bool,
+    },
 }
 
 impl Resource for StoredSecret {

@@ -146,6 +146,10 @@ impl Store {
                 // Counted, so that a project is not deleted under its variables.
                 writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, 1));
             }
+            Scope::Environment(id) => {
+                let key = keys::thing(tenant, Kind::Environment, id.0);
+                writes.push(check(Part::Reference("envId"), &key, &self.table, Expression::present()));
+            }
             Scope::Application(id) => {
                 let key = keys::thing(tenant, Kind::Application, id.0);
                 writes.push(check(Part::Reference("applicationId"), &key, &self.table, Expression::present()));
@@ -209,6 +213,7 @@ impl Store {
         let origin = match scope {
             Scope::Global => Origin::Global,
             Scope::Project(_) => Origin::Project,
+            Scope::Environment(_) => Origin::Environment,
             Scope::Application(_) => Origin::Application,
         };
         let is_secret = variable.is_secret();
@@ -229,6 +234,7 @@ fn variable_place(scope: Scope, key: &VariableKey) -> String {
     match scope {
         Scope::Global => format!("global/{key}"),
         Scope::Project(id) => format!("project/{id}/{key}"),
+        Scope::Environment(id) => format!("environment/{}/{key}", id.0),
         Scope::Application(id) => format!("application/{id}/{key}"),
     }
 }

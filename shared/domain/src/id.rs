@@ -40,6 +40,8 @@ integer_ids! {
     SecretGroupId,
     /// Unique per installation; what `@secret:12` names.
     SecretId,
+    /// Unique per installation.
+    SecretProviderId,
     /// Order of the deployments of one application, from 1; assigned on entering `queued`.
     Sequence,
     /// Raised whenever an assignment changes hands; a holder with an older one has lost it.
@@ -53,6 +55,44 @@ impl Epoch {
     pub fn next(self) -> Self {
         // A host that writes the largest there is spoils its own assignment, and nothing else.
         Self(self.0.saturating_add(1))
+    }
+}
+
+/// Unique per installation; written `env-12`, the form of the seed's `envId`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EnvironmentId(pub u64);
+
+impl EnvironmentId {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let digits = text.strip_prefix("env-").filter(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
+        // One form for one environment: `env-012` is none.
+        digits.and_then(|rest| rest.parse().ok()).map(Self).filter(|id| id.to_string() == text).ok_or_else(|| {
+            Invalid::new(
+                "format-id",
+                "is not an environment's id",
+                "use the envId of an earlier answer, such as env-12",
+            )
+        })
+    }
+}
+
+impl fmt::Display for EnvironmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "env-{}", self.0)
+    }
+}
+
+impl TryFrom<String> for EnvironmentId {
+    type Error = Invalid;
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        Self::parse(&text)
+    }
+}
+
+impl From<EnvironmentId> for String {
+    fn from(id: EnvironmentId) -> String {
+        id.to_string()
     }
 }
 

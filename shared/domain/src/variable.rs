@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{ApplicationId, ProjectId, SecretId},
+    id::{ApplicationId, EnvironmentId, ProjectId, SecretId},
     invalid::{FieldError, Invalid},
     secret::Secret,
 };
@@ -76,6 +76,7 @@ pub enum ValueType {
 pub enum Scope {
     Global,
     Project(ProjectId),
+    Environment(EnvironmentId),
     Application(ApplicationId),
 }
 
@@ -84,6 +85,7 @@ impl Scope {
         match self {
             Self::Global => "global",
             Self::Project(_) => "project",
+            Self::Environment(_) => "environment",
             Self::Application(_) => "application",
         }
     }
@@ -163,6 +165,8 @@ fn check_json(text: &str) -> Result<(), Invalid> {
 pub enum Origin {
     Request,
     Application,
+    /// The one that the application is pinned to, or else the project's active one.
+    Environment,
     Project,
     Global,
     /// A parameter's default.
