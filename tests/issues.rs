@@ -220,6 +220,29 @@ async fn who_may_not_push_is_refused_and_so_is_their_issue_when_somebody_else_la
 }
 
 #[tokio::test]
+async fn an_issue_hears_nothing_of_what_is_configured() {
+    let shop = Shop::open().await;
+    let path = format!("applications/{}", shop.application.id);
+    let hosts = json!({"names": ["db-prod-7"]});
+    shop.installation.put(&path, &json!({ "hosts": hosts })).await.expect(200);
+    // Who may not ask hears that, and of their own form; who may hears where it is wrong.
+    for (login, fields, expect, not) in [
+        ("stranger", [("email", "a@example.com")], "`permission-denied`", "unknown-host"),
+        ("stranger", [("email", "none")], "`variables.email` (`format-email`)", "unknown-host"),
+        ("writer", [("email", "none")], "`variables.email` (`format-email`)", "db-prod"),
+        ("writer", [("email", "none")], "`hosts` (`unknown-host`)", "db-prod"),
+        ("writer", [("email", "a@example.com")], "`hosts` (`unknown-host`)", "db-prod"),
+    ] {
+        let number = shop.github.open(login, &body("v1", &fields), &["deploy"]).await;
+        let said = shop.said(number).await;
+        assert!(said.contains(expect) && !said.contains(not) && !said.contains("db-prod"), "{login}: {said}");
+    }
+    // People who sign in are told the whole.
+    let answer = shop.installation.post(&format!("{path}/validate"), &json!({"version": "v1"})).await;
+    assert!(answer.text.contains("db-prod-7"), "{}", answer.text);
+}
+
+#[tokio::test]
 async fn the_person_whose_token_we_have_asks_like_anybody_else() {
     let shop = Shop::open().await;
     let number = shop.github.open(BOT, &body("v1", &[]), &["deploy"]).await;

@@ -228,24 +228,26 @@ impl Gate {
         }
     }
 
-    /// Everything up to the limits: the form of all fields, then the permission.
+    /// Everything up to the limits: the form of all fields, then the permission, and only then what is configured.
     async fn look(
         &self,
         request: &Request<'_>,
         material: &Material,
         deployment: &Deployment,
     ) -> Result<Result<Resolved, Reason>, StoreError> {
-        if matches!(request.caller, Caller::Token(_)) && !material.application.body.application.webhook_enabled {
-            return Ok(Err(Reason::WebhookDisabled));
-        }
-        let resolved = match self.resolve(&grant(request), material, request.asked, deployment).await? {
-            Ok(resolved) => resolved,
-            Err(faults) => return Ok(Err(Reason::Invalid(faults))),
+        let (application, asked) = (&material.application.body.application, request.asked);
+        let (may_ask, is_public) = match request.caller {
+            Caller::Token(_) if !application.webhook_enabled => return Ok(Err(Reason::WebhookDisabled)),
+            Caller::Token(_) | Caller::Person { .. } => (true, false),
+            Caller::Issue { may_ask } => (may_ask, true),
         };
-        if let Caller::Issue { may_ask: false } = request.caller {
-            return Ok(Err(Reason::PermissionDenied));
+        if !may_ask {
+            let faults = resolve::faults_of_request(application, asked);
+            return Ok(Err(if faults.is_empty() { Reason::PermissionDenied } else { Reason::Invalid(faults) }));
         }
-        Ok(Ok(resolved))
+        Ok(self.resolve(&grant(request), material, asked, deployment).await?.map_err(|faults| {
+            Reason::Invalid(if is_public { resolve::in_public(application, asked, faults) } else { faults })
+        }))
     }
 
     async fn admit(
