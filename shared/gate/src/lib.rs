@@ -5,6 +5,8 @@
 //! [`Gate::check`] looks in the same way and records nothing. [`Gate::approve`] goes on with one that waited.
 
 mod approve;
+pub mod asker;
+mod github;
 mod resolve;
 
 use std::{
@@ -42,10 +44,12 @@ use tidegate_domain::{
     limit::Class,
     refusal::{Reason, Refusal},
 };
+use tidegate_github::Github;
 use tidegate_registry::Registry;
 use tidegate_web::measures;
 
 pub use approve::{Approval as ApprovalOutcome, Deciding};
+pub use github::Unreachable;
 use resolve::Resolved;
 
 /// How often a lost race against a change of the application is run again before the caller is told.
@@ -62,6 +66,7 @@ const QUEUE_RETRY: Duration = Duration::from_secs(30);
 pub struct Gate {
     store: Store,
     registry: Arc<Registry>,
+    github: github::Clients,
 }
 
 /// Somebody known asks for a version of one application.
@@ -132,7 +137,15 @@ pub struct Checked {
 
 impl Gate {
     pub fn new(store: Store) -> Self {
-        Self { store, registry: Arc::new(Registry::new(DIGEST)) }
+        Self { store, registry: Arc::new(Registry::new(DIGEST)), github: github::Clients::default() }
+    }
+
+    /// GitHub, with the tenant's credentials.
+    ///
+    /// # Errors
+    /// There are none, or they cannot be read or used.
+    pub async fn github(&self, tenant: &TenantId) -> Result<Github, Unreachable> {
+        self.github.of(&self.store, tenant).await
     }
 
     /// Looks, decides and records.
