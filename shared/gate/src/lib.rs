@@ -58,6 +58,8 @@ const TRIES: usize = 3;
 const VALIDATION: Duration = Duration::from_secs(5);
 /// So long a registry is asked what a version stands for.
 const DIGEST: Duration = Duration::from_secs(2);
+/// So long a request that failed waits to be counted.
+const MEASURING: Duration = Duration::from_millis(500);
 /// When a queue that is full now may have a place again.
 const QUEUE_RETRY: Duration = Duration::from_secs(30);
 
@@ -165,7 +167,6 @@ impl Gate {
         }
         match decided {
             Err(StoreError::Missing) => Ok(Decision::CallerGone),
-            Err(StoreError::Conflict) => Err(StoreError::Busy),
             Ok(decision) => {
                 if let Some((outcome, codes)) = outcome(&decision) {
                     let measured = measured(request, outcome, codes, begun);
@@ -174,7 +175,14 @@ impl Gate {
                 }
                 Ok(decision)
             }
-            Err(other) => Err(other),
+            Err(error) => {
+                let measured = measured(request, Outcome::Undecided, Vec::new(), begun);
+                tell(request, &measured);
+                // The store may be what is away, and has been waited for already.
+                let counting = self.store.measure(request.tenant, &measured, clock::now());
+                let _ = tokio::time::timeout(MEASURING, counting).await;
+                Err(if matches!(error, StoreError::Conflict) { StoreError::Busy } else { error })
+            }
         }
     }
 
@@ -185,15 +193,16 @@ impl Gate {
     pub async fn check(&self, request: &Request<'_>) -> Result<Result<Checked, Reason>, StoreError> {
         let begun = Instant::now();
         let checked = match tokio::time::timeout(VALIDATION, Box::pin(self.check_once(request))).await {
-            Ok(checked) => checked?,
-            Err(_) => Err(Reason::TimedOut),
+            Ok(checked) => checked,
+            Err(_) => Ok(Err(Reason::TimedOut)),
         };
         let (outcome, codes) = match &checked {
-            Ok(_) => (Outcome::Valid, Vec::new()),
-            Err(reason) => (outcome_of(reason), reason.codes()),
+            Ok(Ok(_)) => (Outcome::Valid, Vec::new()),
+            Ok(Err(reason)) => (outcome_of(reason), reason.codes()),
+            Err(_) => (Outcome::Undecided, Vec::new()),
         };
         tell(request, &measured(request, outcome, codes, begun));
-        Ok(checked)
+        checked
     }
 
     async fn check_once(&self, request: &Request<'_>) -> Result<Result<Checked, Reason>, StoreError> {
