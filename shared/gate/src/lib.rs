@@ -446,8 +446,8 @@ fn charged<'a>(request: &Request<'a>) -> Charged<'a> {
 fn asked_by<'a>(caller: Caller<'a>, application: &Application) -> AskedBy<'a> {
     match caller {
         Caller::Token(sha256) => AskedBy::Token(sha256),
-        Caller::Person { name, is_admin } if is_admin || name == application.owner => AskedBy::Priority,
-        Caller::Person { .. } | Caller::Issue { .. } => AskedBy::Other,
+        Caller::Person { name, is_admin } => AskedBy::person(name, is_admin, application),
+        Caller::Issue { .. } => AskedBy::Other,
     }
 }
 
