@@ -11,6 +11,7 @@ mod resolve;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -37,7 +38,7 @@ use tidegate_domain::{
     approval::{Approval, Reason as ApprovalReason},
     deployment::{Deployment, Status, Target, Trigger},
     id::{ApplicationId, DeploymentId, ProjectId, TenantId},
-    image::{Digest, Version},
+    image::{Digest, ImageName, Version},
     invalid::FieldError,
     issue::IssueRef,
     job::Job,
@@ -106,7 +107,7 @@ pub enum Caller<'a> {
 }
 
 /// What is asked for, as far as it can be read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Asked {
     /// None only beside a fault.
     pub version: Option<Version>,
@@ -114,6 +115,19 @@ pub struct Asked {
     pub variables: Option<BTreeMap<String, Value>>,
     /// What is wrong with the request by itself; told together with what is wrong for the application.
     pub faults: Vec<FieldError>,
+}
+
+/// Values of a request are never printed.
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").field("version", &self.version).field("faults", &self.faults).finish_non_exhaustive()
+    }
+}
+
+/// What a registry has said of the request's version of this image.
+struct Known {
+    image: ImageName,
+    digest: Option<Digest>,
 }
 
 /// What became of a request.
@@ -158,8 +172,9 @@ impl Gate {
     pub async fn decide(&self, request: &Request<'_>, answer: Answer<'_>) -> Result<Decision, StoreError> {
         let begun = Instant::now();
         let mut decided = Err(StoreError::Busy);
+        let mut known = None;
         for _ in 0..TRIES {
-            decided = Box::pin(self.try_once(request, answer, begun)).await;
+            decided = Box::pin(self.try_once(request, answer, begun, &mut known)).await;
             // Changed between reading and writing: decide anew on what it is now.
             if !matches!(decided, Err(StoreError::Conflict)) {
                 break;
@@ -224,6 +239,7 @@ impl Gate {
         request: &Request<'_>,
         answer: Answer<'_>,
         begun: Instant,
+        known: &mut Option<Known>,
     ) -> Result<Decision, StoreError> {
         let now = clock::now();
         let charged = charged(request);
@@ -246,7 +262,9 @@ impl Gate {
         match looked {
             None => material.first_answer.map(Decision::Before).ok_or(StoreError::Conflict),
             Some(Err(reason)) => self.refuse(request, deployment, reason).await.map(Decision::Refused),
-            Some(Ok(resolved)) => Box::pin(self.admit(request, material, (deployment, resolved), answer, begun)).await,
+            Some(Ok(resolved)) => {
+                Box::pin(self.admit(request, material, (deployment, resolved), answer, begun, known)).await
+            }
         }
     }
 
@@ -279,8 +297,17 @@ impl Gate {
         (mut deployment, resolved): (Deployment, Resolved),
         answer: Answer<'_>,
         begun: Instant,
+        known: &mut Option<Known>,
     ) -> Result<Decision, StoreError> {
         let application = &material.application.body.application;
+        let refused = |reason| Decision::Refused(Refusal { reason, deployment: None });
+        let own = application.limits.is_some();
+        let limits = application.limits.unwrap_or(*material.settings.limits.of(request.class));
+        let windows = material.windows.take();
+        // The admission looks again. Here it saves asking a registry for what is refused anyway.
+        if let Some(full) = windows.as_ref().and_then(|windows| windows.charge(&limits, own, clock::now()).err()) {
+            return Ok(refused(rate_limited(full)));
+        }
         let Resolved { version, hosts, draining, reasons, mut job } = resolved;
         let variables = request.asked.variables.clone().unwrap_or_default();
         deployment.carries_variables = !variables.is_empty();
@@ -291,7 +318,7 @@ impl Gate {
             deployment.note(now, "host-drained", Some(host));
         }
         if !reasons.is_empty() {
-            deployment.digest = self.digest(&job).await;
+            deployment.digest = self.known_digest(&job, begun, known).await;
             job.digest.clone_from(&deployment.digest);
             let approved = requested.approved(&job, resolve::scope(&deployment))?;
             deployment.approval = Some(Approval {
@@ -310,9 +337,6 @@ impl Gate {
             event(request, &deployment, if waits { "deployment.approval-requested" } else { "deployment.admitted" });
         let passed = if waits { Outcome::AwaitingApproval } else { Outcome::Admitted };
         let passed = measured(request, passed, Vec::new(), begun);
-        let own = application.limits.is_some();
-        let limits = application.limits.unwrap_or(*material.settings.limits.of(request.class));
-        let windows = material.windows.take();
         let admission = Admission {
             tenant: request.tenant,
             deployment,
@@ -329,7 +353,6 @@ impl Gate {
             request_id: request.request_id.clone(),
             measured: Some(passed.clone()),
         };
-        let refused = |reason| Decision::Refused(Refusal { reason, deployment: None });
         Ok(match self.store.admit(admission, material.state.clone(), now).await? {
             Admitted::Recorded(deployment) => {
                 tell(request, &passed);
@@ -340,16 +363,22 @@ impl Gate {
             }
             Admitted::Before(first) => Decision::Before(first),
             Admitted::QueueFull => refused(Reason::QueueFull { retry_after: QUEUE_RETRY }),
-            Admitted::RateLimited(Full { limits: full, free_at }) => {
-                let retry_after = Duration::try_from(free_at.duration_since(clock::now())).unwrap_or_default();
-                // Rounded up: a caller that comes back earlier than it may is refused again.
-                let retry_after = Duration::from_secs(retry_after.as_secs() + 1);
-                refused(Reason::RateLimited { full, retry_after })
-            }
+            Admitted::RateLimited(full) => refused(rate_limited(full)),
             Admitted::TokenGone => Decision::CallerGone,
             // Only of one that had waited.
             Admitted::DecidedBefore(_) | Admitted::Superseded(_) => return Err(StoreError::Conflict),
         })
+    }
+
+    /// What the version stands for, asked once for all tries of a request, and within what is left of its time.
+    async fn known_digest(&self, job: &Job, begun: Instant, known: &mut Option<Known>) -> Option<Digest> {
+        if let Some(known) = known.as_ref().filter(|known| known.image == job.image) {
+            return known.digest.clone();
+        }
+        let left = VALIDATION.saturating_sub(begun.elapsed());
+        let digest = tokio::time::timeout(left, self.digest(job)).await.unwrap_or_default();
+        *known = Some(Known { image: job.image.clone(), digest: digest.clone() });
+        digest
     }
 
     /// What the version stands for now, so that a decision covers an image and not a name. Where the registry cannot be
@@ -383,6 +412,12 @@ impl Gate {
         let recorded = self.store.record_rejection(request.tenant, &deployment, &event).await?;
         Ok(Refusal { reason, deployment: recorded.then_some(deployment.id) })
     }
+}
+
+fn rate_limited(Full { limits: full, free_at }: Full) -> Reason {
+    let retry_after = Duration::try_from(free_at.duration_since(clock::now())).unwrap_or_default();
+    // Rounded up: a caller that comes back earlier than it may is refused again.
+    Reason::RateLimited { full, retry_after: Duration::from_secs(retry_after.as_secs() + 1) }
 }
 
 /// How a decision is counted; none for one that is counted with its admission, and for nobody's request.
