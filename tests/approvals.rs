@@ -162,6 +162,12 @@ async fn who_asked_may_not_decide_where_somebody_else_has_to() {
     installation.decide(&olga, id, "approve", &json!({})).await.expect(403);
     installation.decide(&installation.admin_token, id, "approve", &json!({})).await.expect(202);
 
+    // A token is anybody's who has it, the owner included.
+    let id = ask(&installation, &application, "v2").await;
+    installation.decide(&olga, &id, "approve", &json!({})).await.expect(403);
+    installation.decide(&olga, &id, "reject", &json!({})).await.expect(403);
+    installation.decide(&installation.admin_token, &id, "approve", &json!({})).await.expect(202);
+
     // Without that rule the owner may.
     let application = installation.register(careful()).await;
     let path = format!("/api/v2/applications/{}/deployments", application.id);
