@@ -6,8 +6,10 @@
 
 mod approve;
 pub mod asker;
+mod digest;
 mod github;
 mod resolve;
+mod telling;
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +31,7 @@ use tidegate_aws::{
     idempotency::{FirstAnswer, IdempotencyKey},
     limits::{Charged, Full},
     material::Material,
-    measures::{Measured, Outcome},
+    measures::Outcome,
     random,
     store::Store,
 };
@@ -38,20 +40,20 @@ use tidegate_domain::{
     approval::{Approval, Reason as ApprovalReason},
     deployment::{Deployment, Status, Target, Trigger},
     id::{ApplicationId, DeploymentId, ProjectId, TenantId},
-    image::{Digest, ImageName, Version},
+    image::Version,
     invalid::FieldError,
     issue::IssueRef,
-    job::Job,
     limit::Class,
     refusal::{Reason, Refusal},
 };
 use tidegate_github::Github;
 use tidegate_registry::Registry;
-use tidegate_web::measures;
 
 pub use approve::{Approval as ApprovalOutcome, Deciding};
+use digest::Known;
 pub use github::Unreachable;
 use resolve::Resolved;
+use telling::{measured, outcome, outcome_of, tell};
 
 /// How often a lost race against a change of the application is run again before the caller is told.
 const TRIES: usize = 3;
@@ -122,12 +124,6 @@ impl fmt::Debug for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asked").field("version", &self.version).field("faults", &self.faults).finish_non_exhaustive()
     }
-}
-
-/// What a registry has said of the request's version of this image.
-struct Known {
-    image: ImageName,
-    digest: Option<Digest>,
 }
 
 /// What became of a request.
@@ -370,30 +366,6 @@ impl Gate {
         })
     }
 
-    /// What the version stands for, asked once for all tries of a request, and within what is left of its time.
-    async fn known_digest(&self, job: &Job, begun: Instant, known: &mut Option<Known>) -> Option<Digest> {
-        if let Some(known) = known.as_ref().filter(|known| known.image == job.image) {
-            return known.digest.clone();
-        }
-        let left = VALIDATION.saturating_sub(begun.elapsed());
-        let digest = tokio::time::timeout(left, self.digest(job)).await.unwrap_or_default();
-        *known = Some(Known { image: job.image.clone(), digest: digest.clone() });
-        digest
-    }
-
-    /// What the version stands for now, so that a decision covers an image and not a name. Where the registry cannot be
-    /// asked, the first host finds it out for all.
-    pub(crate) async fn digest(&self, job: &Job) -> Option<Digest> {
-        match self.registry.digest(&job.image, &job.version, job.credentials.as_ref()).await {
-            Ok(digest) => Some(digest),
-            Err(why) => {
-                tracing::info!(deployment.id = %job.deployment_id, error = &why as &dyn std::error::Error,
-                    "what is to be decided on has no digest yet");
-                None
-            }
-        }
-    }
-
     /// Puts the refusal on record, and its id into it. A record beyond the hour's hundred is left out, not the answer.
     async fn refuse(
         &self,
@@ -418,51 +390,6 @@ fn rate_limited(Full { limits: full, free_at }: Full) -> Reason {
     let retry_after = Duration::try_from(free_at.duration_since(clock::now())).unwrap_or_default();
     // Rounded up: a caller that comes back earlier than it may is refused again.
     Reason::RateLimited { full, retry_after: Duration::from_secs(retry_after.as_secs() + 1) }
-}
-
-/// How a decision is counted; none for one that is counted with its admission, and for nobody's request.
-fn outcome(decision: &Decision) -> Option<(Outcome, Vec<&'static str>)> {
-    let Refusal { reason, .. } = match decision {
-        Decision::Recorded(_) | Decision::CallerGone => return None,
-        Decision::Before(_) => return Some((Outcome::Repeated, Vec::new())),
-        Decision::Refused(refusal) => refusal,
-    };
-    Some((outcome_of(reason), reason.codes()))
-}
-
-fn outcome_of(reason: &Reason) -> Outcome {
-    match reason {
-        Reason::Invalid(_) | Reason::WebhookDisabled | Reason::PermissionDenied => Outcome::Rejected,
-        Reason::RateLimited { .. } => Outcome::RateLimited,
-        Reason::QueueFull { .. } => Outcome::QueueFull,
-        Reason::TimedOut => Outcome::Undecided,
-    }
-}
-
-/// Every validation is told once, in the log and to what measures: who, how it ended, how long it took, and never a value.
-fn tell(request: &Request<'_>, measured: &Measured) {
-    measures::emit(measured);
-    tracing::info!(
-        request.id = request.request_id,
-        application.id = %request.application,
-        caller = request.user,
-        trigger = request.trigger.kind.as_str(),
-        outcome = measured.outcome.as_str(),
-        codes = measured.codes.join(","),
-        duration_ms = measured.duration.as_millis(),
-        "validated"
-    );
-}
-
-fn measured(request: &Request<'_>, outcome: Outcome, codes: Vec<&'static str>, begun: Instant) -> Measured {
-    Measured {
-        duration: begun.elapsed(),
-        outcome,
-        codes,
-        trigger: request.trigger.kind,
-        caller: request.user.to_owned(),
-        source: request.source_ip,
-    }
 }
 
 fn grant(request: &Request<'_>) -> TokenGrant {
