@@ -98,10 +98,7 @@ impl Environment {
 
     /// The uses of secrets that its variables make.
     fn referred(&self) -> BTreeSet<Use> {
-        let of = |variable: &StoredVariable| match variable.value {
-            StoredValue::Reference { secret_id, .. } => Some(Use { key: variable.key.clone(), secret_id }),
-            StoredValue::Plain { .. } | StoredValue::Secret { .. } => None,
-        };
+        let of = |variable: &StoredVariable| Some(Use { key: variable.key.clone(), secret_id: variable.secret_id()? });
         self.variables.iter().filter_map(of).collect()
     }
 

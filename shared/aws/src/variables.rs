@@ -58,6 +58,14 @@ impl StoredVariable {
         }
     }
 
+    /// The secret that it refers to.
+    pub fn secret_id(&self) -> Option<SecretId> {
+        match self.value {
+            StoredValue::Reference { secret_id, .. } => Some(secret_id),
+            StoredValue::Plain { .. } | StoredValue::Secret { .. } => None,
+        }
+    }
+
     fn references(&self) -> Vec<Reference> {
         match &self.value {
             StoredValue::Reference { secret_id, .. } => {
