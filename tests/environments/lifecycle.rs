@@ -136,6 +136,25 @@ async fn a_project_is_deleted_with_its_deleted_environments_and_not_with_others(
     assert_eq!(admin.get("environments?deleted=true").await.body["data"][0]["projectId"], "1");
 }
 
+/// The active one cannot be deleted by itself, but must not keep its project for ever.
+#[tokio::test]
+async fn a_project_goes_with_its_environments_if_that_is_asked_for_and_nothing_else_keeps_it() {
+    let admin = Admin::signed_in().await;
+    admin.registered().await;
+    for name in ["Production", "Staging"] {
+        admin.created("environments", json!({"projectId": "shop", "name": name})).await;
+    }
+    ok(&post(&admin, "environments/env-1/activate").await);
+    let refused = admin.delete("projects/shop?environments=true").await;
+    let users = json!(["application 1 (myapp)"]);
+    assert_eq!((refused.status, &refused.body["usedBy"]), (StatusCode::CONFLICT, &users));
+    assert_eq!(names(&admin.get("environments?projectId=shop").await.body).len(), 2, "nothing was deleted for nothing");
+    assert_eq!(admin.delete("applications/1").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(admin.delete("projects/shop?environments=perhaps").await.faults(), [("environments", "wrong-type")]);
+    assert_eq!(admin.delete("projects/shop?environments=true").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(post(&admin, "environments/env-1/restore").await.status, StatusCode::GONE);
+}
+
 #[tokio::test]
 async fn a_clone_has_every_variable_and_is_its_own() {
     let admin = with_project().await;

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{MASK, environment, ok, with_project};
+use super::{MASK, environment, names, ok, with_project};
 
 fn numbered(range: std::ops::Range<usize>, value: &str) -> Map<String, Value> {
     range.map(|index| (format!("VARIABLE_{index:03}"), Value::from(format!("{value}-{index}")))).collect()
@@ -124,6 +124,24 @@ async fn five_hundred_variables_are_one_set_and_one_more_is_refused() {
     assert_eq!(listed, numbered(100..600, "").keys().cloned().collect::<Vec<_>>());
     let clone = admin.created("environments/env-1/clone", json!({"name": "Copy"})).await;
     assert_eq!(clone["variables"], changed.body["variables"]);
+}
+
+#[tokio::test]
+async fn a_page_of_large_environments_ends_early_and_none_is_left_out() {
+    let admin = with_project().await;
+    for index in 0..12 {
+        environment(&admin, &format!("Large {index:02}"), json!({"A": "x".repeat(120_000)})).await;
+    }
+    let (mut seen, mut pages, mut path) = (Vec::new(), 0, "environments?projectId=1".to_owned());
+    loop {
+        let page = ok(&admin.get(&path).await).clone();
+        seen.extend(names(&page).into_iter().map(|(name, _)| name));
+        pages += 1;
+        let Some(cursor) = page["nextCursor"].as_str() else { break };
+        path = format!("environments?projectId=1&cursor={cursor}");
+    }
+    assert_eq!(seen, (0..12).map(|index| format!("Large {index:02}")).collect::<Vec<_>>());
+    assert!(pages > 1, "{pages}");
 }
 
 /// Whoever reads while a set is replaced sees the one or the other.

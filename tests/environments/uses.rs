@@ -117,8 +117,9 @@ impl Counted {
             for variable in item["body"].as_m().unwrap()["variables"].as_l().unwrap() {
                 let variable = variable.as_m().unwrap();
                 let key = variable["key"].as_s().unwrap();
-                let secret = number(&variable["value"].as_m().unwrap()["secretId"]);
-                self.referred.insert((secret, format!("{id}.{key}")));
+                if let Some(secret) = variable["value"].as_m().unwrap().get("secretId") {
+                    self.referred.insert((number(secret), format!("{id}.{key}")));
+                }
             }
         } else if kind == Kind::EnvironmentDraft.name() || kind == "ENVIRONMENTS_DUE" {
             self.left += 1;
@@ -202,9 +203,10 @@ async fn a_creation_that_is_cut_short_is_not_there_and_leaves_nothing() {
             made.unwrap();
             break;
         }
-        (cuts, polls) = (cuts + 1, polls + 1 + polls / 8);
+        (cuts, polls) = (cuts + 1, polls + 1);
     }
-    assert!(cuts > 5, "{cuts}");
+    // One at least between its transactions.
+    assert!(cuts >= 5, "{cuts}");
     println!(
         "figure: a creation of 100 references cut short at {cuts} points: whole or not there, every use counted in the end"
     );
@@ -232,9 +234,10 @@ async fn a_replaced_set_that_is_cut_short_is_the_old_or_the_new_one() {
             made.unwrap();
             break;
         }
-        (cuts, polls) = (cuts + 1, polls + 1 + polls / 8);
+        (cuts, polls) = (cuts + 1, polls + 1);
     }
-    assert!(cuts > 5, "{cuts}");
+    // One at least between its transactions.
+    assert!(cuts >= 5, "{cuts}");
     println!(
         "figure: a set of 60 references replaced by 60 others, cut short at {cuts} points: one or the other, every use counted in the end"
     );
@@ -253,7 +256,7 @@ async fn a_purge_that_is_cut_short_goes_on_where_it_was() {
     while cut_after(polls, store.sweep_environments(due)).await.is_none() {
         let counted = Counted::read(&admin).await;
         assert!(counted.is_safe() && counted.left == 1, "{counted:?}");
-        polls += 3;
+        polls += 1;
     }
     let counted = Counted::read(&admin).await;
     assert!(counted.is_exact() && counted.left == 0 && counted.listed.is_empty(), "{counted:?}");

@@ -4,6 +4,7 @@
 //! be a secret in the wrong field.
 
 mod document;
+mod invalid;
 mod refusal;
 
 use std::{borrow::Cow, time::Duration};
@@ -11,9 +12,11 @@ use std::{borrow::Cow, time::Duration};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 use tidegate_aws::error::StoreError;
-use tidegate_domain::invalid::{FieldError, Invalid};
+use tidegate_domain::invalid::FieldError;
 
 pub(crate) use document::name_request;
+pub use invalid::reference_missing;
+use invalid::too_many_variables;
 
 /// Prefix of every `type`. It is an identifier and is never fetched; the rest, the slug, is stable and documented.
 pub const TYPE_BASE: &str = "https://tidegate.dev/problems/";
@@ -439,18 +442,4 @@ impl From<StoreError> for Problem {
             }
         }
     }
-}
-
-fn too_many_variables() -> Invalid {
-    use tidegate_domain::variable::{MAX_TOTAL_BYTES, MAX_VARIABLES};
-    Invalid::new(
-        "too-many-variables",
-        "would be more than a deployment may have",
-        format!("stay within {MAX_VARIABLES} variables and {MAX_TOTAL_BYTES} bytes of names and values"),
-    )
-}
-
-/// Said of a field that names something which does not exist.
-pub fn reference_missing() -> Invalid {
-    Invalid::new("unknown-reference", "refers to something that does not exist", "create it first, or use another id")
 }
