@@ -6,9 +6,19 @@ mod seed;
 mod sets;
 mod uses;
 
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
+};
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tidegate_aws::store::{Store, StoreConfig};
+use tidegate_aws::{
+    audit::AuditEvent,
+    store::{Store, StoreConfig},
+};
+use tidegate_domain::id::TenantId;
 use tidegate_local::provision::{KEY_ALIAS, TABLE};
 
 use crate::administration::admin::{Admin, Answer};
@@ -47,4 +57,26 @@ fn store(admin: &Admin) -> Store {
         intake_queue_url: None,
     };
     Store::new(&admin.aws.clients(), config)
+}
+
+fn tenant() -> TenantId {
+    TenantId::parse("default").unwrap()
+}
+
+fn event() -> AuditEvent {
+    let word = || "test".to_owned();
+    AuditEvent { actor: word(), action: word(), subject: word(), source_ip: None, request_id: None }
+}
+
+/// Goes on with it so far: to wherever it waits when it was polled so often.
+async fn poll_times<F: Future>(polls: usize, mut future: Pin<&mut F>) -> Option<F::Output> {
+    let mut left = polls;
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
 }

@@ -1,12 +1,21 @@
 //! At every read exactly one environment is active, whatever is activated meanwhile.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tidegate_aws::{
+    catalogue::{PageRequest, Stored},
+    clock,
+    environments::Environment,
+};
+use tidegate_domain::id::ProjectId;
 
-use super::{environment, names, ok, with_project};
+use super::{environment, event, names, ok, poll_times, store, tenant, with_project};
 use crate::administration::admin::{Admin, Answer};
 
 const CALLS: usize = 50;
@@ -88,6 +97,52 @@ async fn exactly_one_is_active_at_every_read_while_environments_come_and_go() {
          active one meanwhile, each saw exactly one",
         lists.load(Ordering::SeqCst),
         actives.load(Ordering::SeqCst)
+    );
+}
+
+/// As before, with the reader held up wherever he waits, until another is active and the former gone.
+#[tokio::test]
+async fn a_reader_who_is_overtaken_between_his_calls_sees_exactly_one() {
+    let admin = with_project().await;
+    let (store, tenant, project) = (store(&admin), tenant(), ProjectId(1));
+    let add = async |id: u64| {
+        let body = Environment::new(project, format!("Environment {id:03}"), String::new(), false);
+        let stored = Stored::new(id, body, clock::now());
+        store.create_environment(&tenant, &stored, None, &event()).await.unwrap();
+        store.activate_environment(&tenant, &stored, stored.created_at, &event()).await.unwrap();
+        stored
+    };
+    let mut former = add(1).await;
+    let (first, mut held_up) = (PageRequest { limit: 50, cursor: None }, 0);
+    for polls in 1.. {
+        let mut listing = pin!(store.list_environments(&tenant, Some(project), &first));
+        let mut showing = pin!(store.environment_in_effect(&tenant, project, None));
+        let listed = poll_times(polls, listing.as_mut()).await;
+        let shown = poll_times(polls, showing.as_mut()).await;
+        let was_ended = listed.is_some() && shown.is_some();
+        let next = add(former.id + 1).await;
+        store.delete_environment(&tenant, &former, clock::now(), &event()).await.unwrap();
+        former = next;
+        let (listed, active) = match listed {
+            Some(listed) => listed.unwrap(),
+            None => listing.await.unwrap(),
+        };
+        let active = active[&project];
+        let of: Vec<_> = listed.data.iter().map(|found| found.id).collect();
+        assert!(of.contains(&active.0), "held up after {polls} polls: {active} is active, of {of:?}");
+        let shown = match shown {
+            Some(shown) => shown.unwrap(),
+            None => showing.await.unwrap(),
+        };
+        assert!(shown.is_some(), "held up after {polls} polls");
+        if was_ended {
+            break;
+        }
+        held_up += 1;
+    }
+    assert!(held_up >= 3, "{held_up}");
+    println!(
+        "figure: a reader held up at {held_up} points while the active one was exchanged saw exactly one each time"
     );
 }
 

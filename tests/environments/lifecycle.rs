@@ -7,7 +7,6 @@ use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tidegate_aws::{
-    audit::AuditEvent,
     catalogue::Stored,
     clock,
     environments::{Environment, EnvironmentsSwept},
@@ -17,7 +16,7 @@ use tidegate_aws::{
 use tidegate_domain::id::{EnvironmentId, ProjectId, TenantId};
 use tidegate_local::provision::TABLE;
 
-use super::{MASK, environment, names, ok, store, with_project};
+use super::{MASK, environment, event, names, ok, store, tenant, with_project};
 use crate::administration::{admin::Admin, application};
 
 async fn post(admin: &Admin, path: &str) -> crate::administration::admin::Answer {
@@ -109,7 +108,7 @@ async fn after_thirty_days_nothing_can_be_restored_even_before_it_is_purged() {
     environment(&admin, "Staging", json!({})).await;
     assert_eq!(admin.delete("environments/env-1").await.status, StatusCode::NO_CONTENT);
     let long_ago = clock::now() - SignedDuration::from_hours(24 * 30);
-    let key = keys::thing(&TenantId::parse("default").unwrap(), Kind::DeletedEnvironment, 1);
+    let key = keys::thing(&tenant(), Kind::DeletedEnvironment, 1);
     let key =
         HashMap::from([("pk".to_owned(), AttributeValue::S(key.pk)), ("sk".to_owned(), AttributeValue::S(key.sk))]);
     let update = admin.aws.clients().dynamodb.update_item().table_name(TABLE).set_key(Some(key));
@@ -229,23 +228,16 @@ async fn another_tenants_environments_are_as_unknown_as_those_that_do_not_exist(
     let admin = with_project().await;
     environment(&admin, "Own", json!({})).await;
     let (store, other, now) = (store(&admin), TenantId::parse("other").unwrap(), clock::now());
-    let event = |action: &str| AuditEvent {
-        actor: "somebody".to_owned(),
-        action: action.to_owned(),
-        subject: "theirs".to_owned(),
-        source_ip: None,
-        request_id: None,
-    };
     let project = Project { key: "theirs".to_owned(), name: "Theirs".to_owned(), description: String::new() };
-    store.create(&other, &Stored::new(7, project, now), None, &event("project.created")).await.unwrap();
+    store.create(&other, &Stored::new(7, project, now), None, &event()).await.unwrap();
     let theirs = |name: &str| Environment::new(ProjectId(7), name.to_owned(), String::new(), false);
     for (id, name) in [(7, "Theirs"), (8, "Gone")] {
         let stored = Stored::new(id, theirs(name), now);
-        store.create_environment(&other, &stored, None, &event("environment.created")).await.unwrap();
-        store.activate_environment(&other, &stored, now, &event("environment.activated")).await.unwrap();
+        store.create_environment(&other, &stored, None, &event()).await.unwrap();
+        store.activate_environment(&other, &stored, now, &event()).await.unwrap();
     }
     let seven = store.environment(&other, EnvironmentId(7)).await.unwrap();
-    store.delete_environment(&other, &seven, now, &event("environment.deleted")).await.unwrap();
+    store.delete_environment(&other, &seven, now, &event()).await.unwrap();
 
     let document = |mut body: Value| {
         body["requestId"] = Value::Null;

@@ -3,9 +3,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    future::{Future, poll_fn},
+    future::Future,
     pin::pin,
-    task::Poll,
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -13,7 +12,6 @@ use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tidegate_aws::{
-    audit::AuditEvent,
     catalogue::Stored,
     clock,
     environments::{Deletion, Environment},
@@ -23,25 +21,16 @@ use tidegate_aws::{
     variables::{StoredValue, StoredVariable},
 };
 use tidegate_domain::{
-    id::{EnvironmentId, ProjectId, Revision, SecretId, TenantId},
+    id::{EnvironmentId, ProjectId, Revision, SecretId},
     variable::{ValueType, VariableKey},
 };
 use tidegate_local::provision::TABLE;
 
-use super::{ok, store, with_project};
+use super::{event, ok, poll_times, store, tenant, with_project};
 use crate::{administration::admin::Admin, support::eventually};
 
 /// More than two steps, which hold 45 each.
 const SECRETS: u64 = 100;
-
-fn tenant() -> TenantId {
-    TenantId::parse("default").unwrap()
-}
-
-fn event() -> AuditEvent {
-    let word = || "test".to_owned();
-    AuditEvent { actor: word(), action: word(), subject: word(), source_ip: None, request_id: None }
-}
 
 /// When whoever took steps has ended long ago.
 fn later() -> Timestamp {
@@ -141,15 +130,7 @@ impl Counted {
 
 /// Polls it so often, and then drops it: what was sent may still arrive.
 async fn cut_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let (mut future, mut left) = (pin!(future), polls);
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        future.as_mut().poll(context).map(Some)
-    })
-    .await
+    poll_times(polls, pin!(future)).await
 }
 
 /// Sweeps until all is as it should be: what a dropped call had sent may arrive after a pass.
