@@ -20,8 +20,8 @@ use crate::administration::admin::{Admin, Answer};
 
 const CALLS: usize = 50;
 const ENVIRONMENTS: usize = 5;
-const READERS: usize = 4;
-const READS: usize = 200;
+const READERS: usize = 12;
+const READS: usize = 100;
 
 async fn activate(admin: &Admin, env_id: &str) -> Answer {
     admin.call(Method::POST, &format!("environments/{env_id}/activate"), &[], None).await
