@@ -103,18 +103,19 @@ fn shown(name: &str) -> String {
     shown
 }
 
+/// The first faults of many.
 #[derive(Default)]
-struct Faults {
+pub(crate) struct Faults {
     listed: Vec<FieldError>,
     left_out: usize,
 }
 
 impl Faults {
-    fn add(&mut self, fault: impl FnOnce() -> FieldError) {
+    pub(crate) fn add(&mut self, fault: impl FnOnce() -> FieldError) {
         if self.listed.len() < MAX_FAULTS { self.listed.push(fault()) } else { self.left_out += 1 }
     }
 
-    fn or<T>(mut self, accepted: T) -> Result<T, Vec<FieldError>> {
+    pub(crate) fn or<T>(mut self, accepted: T) -> Result<T, Vec<FieldError>> {
         if self.listed.is_empty() {
             return Ok(accepted);
         }
