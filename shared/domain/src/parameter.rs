@@ -25,7 +25,7 @@ mod hostile_tests;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use accepting::Faults;
-pub use accepting::{Accepted, MAX_FAULTS, accept};
+pub use accepting::{Accepted, MAX_FAULTS, accept, judge};
 pub use declaring::{MAX_CHOICES, MAX_DECLARED_LENGTH};
 pub use kind::{ParameterType, Verdict};
 pub use public_key::Algorithm;

@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use resolution::{Entry, Layered, Origin, Resolution, Resolved, Written, resolve};
+pub use resolution::{Entry, Layered, Origin, Resolution, Resolved, Written, judged_by_value, resolve};
 pub use template::Template;
 
 use crate::{
@@ -96,10 +96,30 @@ impl Scope {
             Self::Application(_) => "application",
         }
     }
+
+    /// Of the project, environment or application; of the tenant's own there is none.
+    pub fn id(self) -> u64 {
+        match self {
+            Self::Global => 0,
+            Self::Project(id) => id.0,
+            Self::Environment(id) => id.0,
+            Self::Application(id) => id.0,
+        }
+    }
+
+    /// Which layer its variables are in.
+    pub fn origin(self) -> Origin {
+        match self {
+            Self::Global => Origin::Global,
+            Self::Project(_) => Origin::Project,
+            Self::Environment(_) => Origin::Environment,
+            Self::Application(_) => Origin::Application,
+        }
+    }
 }
 
 /// What a `secret_ref` names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SecretReference {
     /// `@secret:12`
     Id(SecretId),

@@ -138,6 +138,29 @@ pub fn resolve<'s>(layers: &[Layered], secret: impl Fn(&SecretReference) -> Opti
     resolver.finish()
 }
 
+/// The secrets whose values decide whether something is at fault: those in texts of a type of their own. Of all others it is
+/// enough to know that they are there.
+pub fn judged_by_value(layers: &[Layered]) -> Vec<&SecretReference> {
+    let names = Names::of(layers);
+    let nodes = names.reach(layers);
+    let is_judged = |index: &usize| match layers[*index].value_type {
+        ValueType::Number | ValueType::Boolean | ValueType::Json => true,
+        ValueType::String | ValueType::SecretRef => false,
+    };
+    let mut wanted: Vec<usize> = (0..nodes.len()).filter(is_judged).flat_map(|index| nodes[index].targets()).collect();
+    let mut is_seen = vec![false; nodes.len()];
+    let mut judged = Vec::new();
+    while let Some(index) = wanted.pop() {
+        if !std::mem::replace(&mut is_seen[index], true) {
+            wanted.extend(nodes[index].targets());
+            if let Written::Reference(reference) = &layers[index].value {
+                judged.push(reference);
+            }
+        }
+    }
+    judged
+}
+
 /// What the names stand for: indexes of layers' entries.
 struct Names<'a> {
     merged: BTreeMap<&'a VariableKey, usize>,
@@ -363,7 +386,7 @@ impl Resolver<'_> {
             references: references(&self.nodes[index], self.layers[index].is_secret),
             value: self.values[index].take(),
         });
-        Resolution { entries: entries.collect(), faults: faults.or(()).err().unwrap_or_default() }
+        Resolution { entries: entries.collect(), faults: faults.told() }
     }
 }
 

@@ -193,6 +193,18 @@ fn types_are_checked_of_what_comes_out() {
 }
 
 #[test]
+fn only_texts_of_a_type_of_their_own_are_judged_by_the_secrets_in_them() {
+    let layers = [
+        reference("A", "@secret:1"),
+        reference("B", "@secret:2"),
+        stored(Origin::Project, "C", "{{A}}"),
+        stored(Origin::Project, "D", "{{B}}"),
+        typed(ValueType::Number, "E", "{{D}}"),
+    ];
+    assert_eq!(judged_by_value(&layers), [&SecretReference::Id(SecretId(2))]);
+}
+
+#[test]
 fn doubling_again_and_again_costs_nothing() {
     let name = |index: usize| format!("V{index}");
     let doubled = |leaf: &str| {
