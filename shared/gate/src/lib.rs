@@ -210,6 +210,7 @@ impl Gate {
             let material = Box::pin(self.store.material(&grant, request.key, Some(&charged), now)).await?;
             let mut deployment = new_deployment(request, &material.application.body.application);
             deployment.version = request.asked.version.clone();
+            deployment.environment = material.deployed_in();
             if material.first_answer.is_some() {
                 return Ok((material, deployment, None));
             }
@@ -257,9 +258,10 @@ impl Gate {
         begun: Instant,
     ) -> Result<Decision, StoreError> {
         let application = &material.application.body.application;
-        let Resolved { version, hosts, draining, reasons, mut job } = resolved;
+        let Resolved { version, hosts, draining, reasons, sources, mut job } = resolved;
         let variables = request.asked.variables.clone().unwrap_or_default();
         deployment.carries_variables = !variables.is_empty();
+        deployment.sources = Some(sources);
         let requested = Requested::new(version, &variables)?;
         deployment.targets = hosts.into_iter().map(Target::waiting).collect();
         let now = deployment.created_at;
