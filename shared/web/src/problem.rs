@@ -307,6 +307,20 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "permission-denied", "Permission denied", detail)
     }
 
+    /// 403 for a decision on what somebody asked for who may not ask for it any more.
+    pub fn asker_not_permitted() -> Self {
+        let detail = "Whoever asked for this with an issue may not ask for it any more, or the application listens to the \
+             issue's repository no more. It goes on waiting until its time is over.";
+        Self::new(StatusCode::FORBIDDEN, "permission-denied", "Permission denied", detail)
+    }
+
+    /// 503 for a decision on what was asked for with an issue, while GitHub does not say who may ask.
+    pub fn asker_unknown(retry_after: Duration) -> Self {
+        let detail = "GitHub does not say whether whoever asked for this may still ask for it. It goes on waiting; decide \
+             after the time in Retry-After.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail).retry_after(retry_after)
+    }
+
     /// 409 for a deployment that does not wait for a decision: `deploymentStatus` says what has become of it.
     pub fn not_waiting(status: &'static str) -> Self {
         let slug = if status == "timed_out" { "approval-timed-out" } else { "not-waiting" };
