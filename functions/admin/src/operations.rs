@@ -252,7 +252,11 @@ async fn admit<P>(
         job,
         application: &application,
         requested: None,
-        asked_by: AskedBy::Priority,
+        asked_by: match order {
+            // What is broken now is not to wait for a place.
+            Order::Rollback { .. } => AskedBy::Priority,
+            Order::Other { .. } => AskedBy::person(call.user(), call.is_admin(), &application.body.application),
+        },
         concurrency,
         queue: state.store.settings(tenant).await?.queue,
         charging: None,

@@ -15,7 +15,7 @@ use tidegate_domain::{
     invalid::{FieldError, Invalid},
     job::{Action, Job, JobVariable},
     parameter,
-    variable::{self, Layered},
+    variable::{self, Layered, VariableKey},
 };
 
 use crate::{Asked, Gate};
@@ -68,6 +68,53 @@ impl Gate {
     }
 }
 
+/// What the request itself comes to, whatever else is registered.
+struct OfRequest {
+    errors: Vec<FieldError>,
+    reasons: Vec<Reason>,
+    values: Vec<(VariableKey, String)>,
+}
+
+impl OfRequest {
+    fn of(application: &Application, asked: &Asked) -> Self {
+        let mut errors = asked.faults.clone();
+        if let (Some(pattern), Some(version)) = (&application.version_pattern, &asked.version)
+            && !pattern.allows(version)
+        {
+            let message = "does not match the application's versionPattern";
+            let suggestion = format!("deploy a version that matches {}", pattern.as_str());
+            errors.push(Invalid::new("version-pattern", message, suggestion).at("version"));
+        }
+        let (mut reasons, mut values) = (Vec::new(), Vec::new());
+        if let Some(given) = &asked.variables {
+            match parameter::accept(&application.parameters, given) {
+                Ok(accepted) => (reasons, values) = (accepted.reasons, accepted.values),
+                Err(faults) => errors.extend(faults),
+            }
+        }
+        Self { errors, reasons, values }
+    }
+}
+
+/// What is wrong with the request itself: all that may be told to somebody who may not ask.
+pub(crate) fn faults_of_request(application: &Application, asked: &Asked) -> Vec<FieldError> {
+    OfRequest::of(application, asked).errors
+}
+
+/// The faults as everybody may read them: of those that are not the request's own, where and which, and none of the words,
+/// which name hosts, variables and secrets.
+pub(crate) fn in_public(application: &Application, asked: &Asked, faults: Vec<FieldError>) -> Vec<FieldError> {
+    let own = faults_of_request(application, asked);
+    let concealed = |fault: FieldError| {
+        if own.contains(&fault) {
+            return fault;
+        }
+        let hint = "ask the application's owner to check a request in the console, which says more";
+        Invalid::new(fault.invalid.code, "is wrong with the application itself", hint).at(fault.field)
+    };
+    faults.into_iter().map(concealed).collect()
+}
+
 /// What an approval of the deployment covers beside its work order.
 pub(crate) fn scope(deployment: &Deployment) -> Scope {
     Scope {
@@ -79,22 +126,7 @@ pub(crate) fn scope(deployment: &Deployment) -> Scope {
 }
 
 fn validate(application: &Application, material: &Material, asked: &Asked) -> Result<Valid, Vec<FieldError>> {
-    let mut errors = asked.faults.clone();
-    if let (Some(pattern), Some(version)) = (&application.version_pattern, &asked.version)
-        && !pattern.allows(version)
-    {
-        let message = "does not match the application's versionPattern";
-        let suggestion = format!("deploy a version that matches {}", pattern.as_str());
-        errors.push(Invalid::new("version-pattern", message, suggestion).at("version"));
-    }
-    let mut reasons = Vec::new();
-    let mut values = Vec::new();
-    if let Some(given) = &asked.variables {
-        match parameter::accept(&application.parameters, given) {
-            Ok(accepted) => (reasons, values) = (accepted.reasons, accepted.values),
-            Err(faults) => errors.extend(faults),
-        }
-    }
+    let OfRequest { mut errors, mut reasons, values } = OfRequest::of(application, asked);
     if application.approval.required {
         let message = "the application wants somebody to decide on every deployment".to_owned();
         reasons.push(Reason { field: "application".to_owned(), code: ReasonCode::Always, message });
