@@ -50,7 +50,8 @@ async fn calls_of(installation: &Installation, meter: &Meter, application: &Appl
     let calls = meter.take();
     // Active at once, with an assignment and a wake-up: the dearest case.
     assert_eq!(accepted["status"], "queued");
-    let shown = installation.get(&format!("deployments/{}", accepted["deploymentId"].as_str().unwrap())).await.expect(200);
+    let shown =
+        installation.get(&format!("deployments/{}", accepted["deploymentId"].as_str().unwrap())).await.expect(200);
     assert_eq!(shown["environment"]["name"], "Production", "{shown}");
     assert!(calls.iter().any(|call| call.operation.ends_with("SendMessage")), "{calls:?}");
     calls

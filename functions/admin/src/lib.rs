@@ -26,6 +26,7 @@ mod masked;
 mod metrics_summary;
 mod operations;
 mod parameter_form;
+mod preview;
 mod projects;
 mod prune;
 mod queue;
@@ -125,6 +126,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/applications/{id}/start", post(operations::start))
         .route("/applications/{id}/restart", post(operations::restart))
         .route("/applications/{id}/remove", post(operations::remove))
+        .route("/applications/{id}/variables/preview", post(preview::preview))
         .route("/applications/{id}/deployments", post(deploying::deploy))
         .route("/applications/{id}/validate", post(deploying::validate))
         .route("/approvals", get(approvals::list))
