@@ -26,6 +26,7 @@ mod operations;
 mod options;
 mod orders;
 mod outages;
+mod preview;
 mod process;
 mod refusals;
 mod releases;

@@ -16,7 +16,7 @@ use tidegate_domain::{
     id::{EnvironmentId, Revision, TenantId},
     invalid::{FieldError, Invalid},
     secret::{MASK, Secret},
-    variable::{Scope, SecretReference, ValueType, VariableKey, check_value},
+    variable::{Scope, SecretReference, ValueType, VariableKey, check_written},
 };
 use tidegate_web::{
     Problem,
@@ -116,11 +116,11 @@ fn entry(key: VariableKey, value: Value, old: Option<StoredVariable>) -> Result<
         }
         Some(old) if !matches!(old.value, StoredValue::Secret { .. }) && text == shown(&old) => Ok(Entry::Keep(old)),
         Some(old) => {
-            check_value(old.value_type, &text)?;
+            check_written(old.value_type, &text)?;
             Ok(Entry::Set { key, text: Secret::new(text), old: Some(old) })
         }
         None => {
-            check_value(ValueType::String, &text)?;
+            check_written(ValueType::String, &text)?;
             // It would reach the container as it is written, which nobody means.
             if SecretReference::parse(&text).is_ok() {
                 let why = "looks like a reference to a secret, but a new key of a map is a plain text";

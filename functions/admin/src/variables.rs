@@ -17,7 +17,7 @@ use tidegate_domain::{
     id::{ApplicationId, ProjectId, Revision, TenantId},
     invalid::Invalid,
     secret::{MASK, Secret},
-    variable::{Scope, SecretReference, ValueType, VariableKey, check_value},
+    variable::{Scope, SecretReference, ValueType, VariableKey, check_written},
 };
 use tidegate_web::{
     Problem,
@@ -210,7 +210,7 @@ pub(crate) fn read_value(form: &mut Form, stored: Option<&StoredVariable>) -> Op
         }
         return Some((value_type, Given::Keep { is_secret }));
     };
-    if let Err(invalid) = check_value(value_type, text.expose()) {
+    if let Err(invalid) = check_written(value_type, text.expose()) {
         form.refuse("value", invalid);
         return None;
     }

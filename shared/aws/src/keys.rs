@@ -86,9 +86,14 @@ pub fn thing(t: &TenantId, kind: Kind, id: u64) -> Key {
     key(catalogue(t, kind), format!("{id:020}"))
 }
 
-/// Holds a unique name; also the list of a group's secrets by name.
+/// The names that are taken in a scope; also the list of a group's secrets by name.
+pub fn unique_names(t: &TenantId, scope: &str) -> String {
+    tenant(t, &format!("NAME#{scope}"))
+}
+
+/// Holds a unique name.
 pub fn unique_name(t: &TenantId, scope: &str, name: &str) -> Key {
-    key(tenant(t, &format!("NAME#{scope}")), name)
+    key(unique_names(t, scope), name)
 }
 
 /// Variables of a scope.
@@ -117,6 +122,16 @@ pub fn secret_versions(t: &TenantId, secret: SecretId) -> String {
 
 pub fn secret_version(t: &TenantId, secret: SecretId, version: u64) -> Key {
     key(secret_versions(t, secret), format!("{version:020}"))
+}
+
+/// Secrets that somebody is to be reminded of, in order of when.
+pub fn secret_expiries(t: &TenantId) -> String {
+    tenant(t, "SECRET_EXPIRIES")
+}
+
+/// `at` to the second, as [`deadline_time`] writes it.
+pub fn secret_expiry(t: &TenantId, at: Timestamp, secret: SecretId) -> Key {
+    key(secret_expiries(t), format!("{}#{:020}", deadline_time(at), secret.0))
 }
 
 /// Variables that refer to a secret.
@@ -407,6 +422,20 @@ pub fn refused_requests(t: &TenantId, sha256_hex: &str, hour: &str) -> Key {
 /// A wrapped data key.
 pub fn data_key(t: &TenantId, id: &str) -> Key {
     key(tenant(t, &format!("DATA_KEY#{id}")), "DATA_KEY")
+}
+
+/// The last rotation of a tenant's data keys, with the key that it chose.
+pub fn rotation(t: &TenantId) -> Key {
+    key(tenant(t, "DATA_KEYS"), "ROTATION")
+}
+
+/// Rotations of all tenants that are not done, so that the sweep finds them with one query.
+pub fn rotations() -> String {
+    "ROTATIONS".to_owned()
+}
+
+pub fn running_rotation(t: &TenantId) -> Key {
+    key(rotations(), t.as_str())
 }
 
 /// First answer to an idempotency key of one credential.

@@ -106,6 +106,9 @@ pub struct StoredSecret {
     pub value: Sealed,
     /// From 1; raised when the value changes.
     pub value_version: u64,
+    /// The first version that has, or had, an item of its own; none for a value from before there were any.
+    #[serde(default)]
+    pub versions_from: Option<u64>,
     #[serde(default)]
     pub source: Source,
     /// When somebody should have renewed it; only a reminder.
@@ -155,6 +158,13 @@ pub fn secrets_of(group: SecretGroupId) -> String {
     keys::group_scope(group)
 }
 
+/// Of the place of a registry's password.
+pub(crate) const REGISTRY_PLACE: &str = "registry";
+
+fn password_place(registry: &str, version: u64) -> Place<'_> {
+    Place { kind: REGISTRY_PLACE, id: registry, version }
+}
+
 /// An application with its token, of which only the hash is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -185,23 +195,6 @@ impl Resource for RegisteredApplication {
 }
 
 impl Store {
-    /// Seals the value of a secret that will have this id and version.
-    pub async fn seal_secret(
-        &self,
-        tenant: &TenantId,
-        id: u64,
-        version: u64,
-        value: &Secret<String>,
-    ) -> Result<Sealed> {
-        let place = Place { kind: "secret", id: &id.to_string(), version };
-        self.seal(tenant, Purpose::Secret, place, value.expose().as_bytes()).await.map(Sealed)
-    }
-
-    pub async fn open_secret(&self, tenant: &TenantId, id: u64, secret: &StoredSecret) -> Result<Secret<String>> {
-        let place = Place { kind: "secret", id: &id.to_string(), version: secret.value_version };
-        self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &secret.value.0).await
-    }
-
     pub async fn seal_password(
         &self,
         tenant: &TenantId,
@@ -209,8 +202,8 @@ impl Store {
         version: u64,
         password: &Secret<String>,
     ) -> Result<Sealed> {
-        let place = Place { kind: "registry", id: &registry.to_string(), version };
-        self.seal(tenant, Purpose::Secret, place, password.expose().as_bytes()).await.map(Sealed)
+        let id = registry.to_string();
+        self.seal(tenant, Purpose::Secret, password_place(&id, version), password.expose().as_bytes()).await.map(Sealed)
     }
 
     pub async fn open_password(
@@ -220,7 +213,8 @@ impl Store {
         version: u64,
         password: &Sealed,
     ) -> Result<Secret<String>> {
-        let place = Place { kind: "registry", id: &registry.to_string(), version };
+        let id = registry.to_string();
+        let place = password_place(&id, version);
         self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &password.0).await
     }
 }
