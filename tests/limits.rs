@@ -252,7 +252,7 @@ async fn instances_that_share_only_the_table_accept_exactly_what_the_limits_allo
         "figure: {all} requests to {} instances with {CALLERS} callers at a time: 0 beyond a limit, 0 refused that had a place, 0 left undecided",
         instances.len()
     );
-    for (_, serving) in instances {
+    for (_, serving) in &instances {
         serving.abort();
     }
 }

@@ -11,7 +11,8 @@ use crate::support::{Application, Installation, Setup};
 /// Most round trips of an accepted deployment, one after the other.
 const MOST_SEQUENTIAL: usize = 5;
 
-/// Half of the variables refer to secrets, half are secret themselves: a project's, for two applications.
+/// Half of the variables refer to secrets, half are secret themselves: a project's, for two applications, and as many again
+/// in its active environment, which some of the project's refer to.
 async fn configured(installation: &Installation, variables: usize) -> [Application; 2] {
     let first = installation.register(json!({})).await;
     let shown = installation.get(&format!("applications/{}", first.id)).await.expect(200);
@@ -33,6 +34,12 @@ async fn configured(installation: &Installation, variables: usize) -> [Applicati
         installation.post("variables", &variable).await.expect(201);
     };
     stream::iter(0..variables).map(create).buffer_unordered(4).collect::<Vec<()>>().await;
+    let in_environment: serde_json::Map<_, _> =
+        (0..variables).map(|index| (format!("E{index}"), format!("value-{index} {{{{V{index}}}}}").into())).collect();
+    let environment = json!({"projectId": project, "name": "Production", "variables": in_environment});
+    let environment = installation.post("environments", &environment).await.expect(201);
+    let id = environment["envId"].as_str().unwrap();
+    installation.post(&format!("environments/{id}/activate"), &json!({})).await.expect(200);
     [first, second]
 }
 
@@ -43,6 +50,9 @@ async fn calls_of(installation: &Installation, meter: &Meter, application: &Appl
     let calls = meter.take();
     // Active at once, with an assignment and a wake-up: the dearest case.
     assert_eq!(accepted["status"], "queued");
+    let shown =
+        installation.get(&format!("deployments/{}", accepted["deploymentId"].as_str().unwrap())).await.expect(200);
+    assert_eq!(shown["environment"]["name"], "Production", "{shown}");
     assert!(calls.iter().any(|call| call.operation.ends_with("SendMessage")), "{calls:?}");
     calls
 }

@@ -9,8 +9,13 @@ mod applications;
 mod approvals;
 mod call;
 mod container_form;
+mod data_keys;
 mod deploying;
 mod deployments;
+mod environment_form;
+mod environment_variables;
+mod environment_view;
+mod environments;
 mod health;
 mod host_ports;
 mod host_view;
@@ -21,6 +26,7 @@ mod masked;
 mod metrics_summary;
 mod operations;
 mod parameter_form;
+mod preview;
 mod projects;
 mod prune;
 mod queue;
@@ -28,6 +34,8 @@ mod refusal;
 mod registries;
 mod releases;
 mod secret_groups;
+mod secret_import;
+mod secret_versions;
 mod secrets;
 mod settings;
 pub mod sign_in;
@@ -86,8 +94,24 @@ pub fn router(state: AdminState) -> Router {
         .route("/registries/{id}", get(registries::show).put(registries::change).delete(registries::delete))
         .route("/secret-groups", get(secret_groups::list).post(secret_groups::create))
         .route("/secret-groups/{id}", get(secret_groups::show).put(secret_groups::change).delete(secret_groups::delete))
+        .route("/secret-groups/{id}/import", post(secret_import::import))
         .route("/secrets", get(secrets::list).post(secrets::create))
         .route("/secrets/{id}", get(secrets::show).put(secrets::change).delete(secrets::delete))
+        .route("/secrets/{id}/reveal", post(secret_versions::reveal))
+        .route("/secrets/{id}/used-by", get(secret_versions::used_by))
+        .route("/secrets/{id}/versions", get(secret_versions::list))
+        .route("/secrets/{id}/versions/{version}/restore", post(secret_versions::restore))
+        .route("/environments", get(environments::list).post(environments::create))
+        .route("/environments/active", get(environments::active))
+        .route("/environments/{id}", get(environments::show).put(environments::change).delete(environments::delete))
+        .route("/environments/{id}/activate", post(environments::activate))
+        .route("/environments/{id}/restore", post(environments::restore))
+        .route("/environments/{id}/clone", post(environments::clone))
+        .route("/environments/{id}/variables", get(environment_variables::list).post(environment_variables::create))
+        .route(
+            "/environments/{id}/variables/{key}",
+            get(environment_variables::show).put(environment_variables::set).delete(environment_variables::delete),
+        )
         .route("/variables", get(variables::list).post(variables::create))
         .route("/variables/{id}", get(variables::show).put(variables::change).delete(variables::delete))
         .route("/applications", get(applications::list).post(applications::create))
@@ -102,6 +126,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/applications/{id}/start", post(operations::start))
         .route("/applications/{id}/restart", post(operations::restart))
         .route("/applications/{id}/remove", post(operations::remove))
+        .route("/applications/{id}/variables/preview", post(preview::preview))
         .route("/applications/{id}/deployments", post(deploying::deploy))
         .route("/applications/{id}/validate", post(deploying::validate))
         .route("/approvals", get(approvals::list))
@@ -113,6 +138,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/deployments/{id}/cancel", post(deployments::cancel))
         .route("/deployments/{id}/retry", post(deploying::retry))
         .route("/queue", get(queue::show))
+        .route("/data-keys", get(data_keys::show))
+        .route("/data-keys/rotate", post(data_keys::rotate))
         .route("/settings", get(settings::show).put(settings::change))
         .route("/metrics/summary", get(metrics_summary::show))
         .route("/hosts", get(hosts::list))

@@ -30,6 +30,10 @@ pub enum Kind {
     Secret,
     SecretProvider,
     Environment,
+    /// Apart from those that are there, so that nothing that is conditional on an environment finds one.
+    DeletedEnvironment,
+    /// Of one that is about to be created: never shown.
+    EnvironmentDraft,
 }
 
 impl Kind {
@@ -42,6 +46,8 @@ impl Kind {
             Self::Secret => "SECRET",
             Self::SecretProvider => "SECRET_PROVIDER",
             Self::Environment => "ENVIRONMENT",
+            Self::DeletedEnvironment => "DELETED_ENVIRONMENT",
+            Self::EnvironmentDraft => "ENVIRONMENT_DRAFT",
         }
     }
 
@@ -55,6 +61,8 @@ impl Kind {
             Self::Secret => "secret",
             Self::SecretProvider => "secret provider",
             Self::Environment => "environment",
+            Self::DeletedEnvironment => "deleted environment",
+            Self::EnvironmentDraft => "environment's draft",
         }
     }
 }
@@ -78,9 +86,14 @@ pub fn thing(t: &TenantId, kind: Kind, id: u64) -> Key {
     key(catalogue(t, kind), format!("{id:020}"))
 }
 
-/// Holds a unique name; also the list of a group's secrets by name.
+/// The names that are taken in a scope; also the list of a group's secrets by name.
+pub fn unique_names(t: &TenantId, scope: &str) -> String {
+    tenant(t, &format!("NAME#{scope}"))
+}
+
+/// Holds a unique name.
 pub fn unique_name(t: &TenantId, scope: &str, name: &str) -> Key {
-    key(tenant(t, &format!("NAME#{scope}")), name)
+    key(unique_names(t, scope), name)
 }
 
 /// Variables of a scope.
@@ -111,6 +124,16 @@ pub fn secret_version(t: &TenantId, secret: SecretId, version: u64) -> Key {
     key(secret_versions(t, secret), format!("{version:020}"))
 }
 
+/// Secrets that somebody is to be reminded of, in order of when.
+pub fn secret_expiries(t: &TenantId) -> String {
+    tenant(t, "SECRET_EXPIRIES")
+}
+
+/// `at` to the second, as [`deadline_time`] writes it.
+pub fn secret_expiry(t: &TenantId, at: Timestamp, secret: SecretId) -> Key {
+    key(secret_expiries(t), format!("{}#{:020}", deadline_time(at), secret.0))
+}
+
 /// Variables that refer to a secret.
 pub fn secret_uses(t: &TenantId, secret: SecretId) -> String {
     tenant(t, &format!("SECRET#{secret}#USES"))
@@ -121,9 +144,33 @@ pub fn secret_use(t: &TenantId, secret: SecretId, of: &str) -> Key {
     key(secret_uses(t, secret), of)
 }
 
-/// Scope of the unique names of a project's environments.
+/// Scope of the unique names of a project's environments; also the list of them by name.
 pub fn environment_scope(project: ProjectId) -> String {
     format!("ENVIRONMENTS#{project}")
+}
+
+/// Scope under which a project's deleted environments are listed, by id.
+pub fn deleted_environment_scope(project: ProjectId) -> String {
+    format!("DELETED_ENVIRONMENTS#{project}")
+}
+
+/// Environments of all tenants that something is to be done about, in order of time, so that the sweep reads no more than
+/// what is due.
+pub fn environments_due() -> String {
+    "ENVIRONMENTS_DUE".to_owned()
+}
+
+pub fn environment_due(at: Timestamp, t: &TenantId, kind: Kind, id: u64) -> Key {
+    key(environments_due(), format!("{}#{t}#{}#{id}", deadline_time(at), kind.name()))
+}
+
+/// What [`environment_due`] put into the sort key.
+pub fn parse_environment_due(sk: &str) -> Option<(TenantId, Kind, u64)> {
+    let mut parts = sk.split('#').skip(1);
+    let (tenant, name, id) = (parts.next()?, parts.next()?, parts.next()?);
+    let kinds = [Kind::Environment, Kind::DeletedEnvironment, Kind::EnvironmentDraft];
+    let kind = kinds.into_iter().find(|kind| kind.name() == name)?;
+    Some((TenantId::parse(tenant).ok()?, kind, id.parse().ok()?))
 }
 
 /// Scope of the unique names of a group's secrets.
@@ -377,6 +424,20 @@ pub fn data_key(t: &TenantId, id: &str) -> Key {
     key(tenant(t, &format!("DATA_KEY#{id}")), "DATA_KEY")
 }
 
+/// The last rotation of a tenant's data keys, with the key that it chose.
+pub fn rotation(t: &TenantId) -> Key {
+    key(tenant(t, "DATA_KEYS"), "ROTATION")
+}
+
+/// Rotations of all tenants that are not done, so that the sweep finds them with one query.
+pub fn rotations() -> String {
+    "ROTATIONS".to_owned()
+}
+
+pub fn running_rotation(t: &TenantId) -> Key {
+    key(rotations(), t.as_str())
+}
+
 /// First answer to an idempotency key of one credential.
 pub fn idempotency(t: &TenantId, caller: &str, sha256_hex: &str) -> Key {
     key(tenant(t, &format!("IDEMPOTENCY#{caller}#{sha256_hex}")), "IDEMPOTENCY")
@@ -406,6 +467,18 @@ mod tests {
         assert!(task.sk < assignment.sk && assignment.sk < heartbeat.sk);
         assert_eq!(parse_task(&task.sk), Some(id));
         assert_eq!(parse_task(&assignment.sk), None);
+    }
+
+    #[test]
+    fn a_due_environment_is_read_back_from_its_sort_key() {
+        let tenant = TenantId::parse("acme-1").unwrap();
+        for kind in [Kind::Environment, Kind::DeletedEnvironment, Kind::EnvironmentDraft] {
+            let key = environment_due(Timestamp::UNIX_EPOCH, &tenant, kind, 12);
+            assert_eq!(parse_environment_due(&key.sk), Some((tenant.clone(), kind, 12)));
+        }
+        for wrong in ["", "000000000000#acme", "000000000000#acme#SECRET#1", "000000000000#acme#ENVIRONMENT#x"] {
+            assert_eq!(parse_environment_due(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

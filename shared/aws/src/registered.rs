@@ -21,6 +21,14 @@ use crate::{
 #[serde(transparent)]
 pub struct Sealed(pub(crate) String);
 
+impl Sealed {
+    /// How long the value is, which its ciphertext does not hide.
+    pub(crate) fn plain_bytes(&self) -> usize {
+        // The last part is ciphertext and tag in base64url.
+        (self.0.rsplit(':').next().map_or(0, str::len) * 3 / 4).saturating_sub(16)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Project {
@@ -98,6 +106,9 @@ pub struct StoredSecret {
     pub value: Sealed,
     /// From 1; raised when the value changes.
     pub value_version: u64,
+    /// The first version that has, or had, an item of its own; none for a value from before there were any.
+    #[serde(default)]
+    pub versions_from: Option<u64>,
     #[serde(default)]
     pub source: Source,
     /// When somebody should have renewed it; only a reminder.
@@ -147,6 +158,13 @@ pub fn secrets_of(group: SecretGroupId) -> String {
     keys::group_scope(group)
 }
 
+/// Of the place of a registry's password.
+pub(crate) const REGISTRY_PLACE: &str = "registry";
+
+fn password_place(registry: &str, version: u64) -> Place<'_> {
+    Place { kind: REGISTRY_PLACE, id: registry, version }
+}
+
 /// An application with its token, of which only the hash is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,28 +188,13 @@ impl Resource for RegisteredApplication {
         let project = Reference { kind: Kind::Project, id: self.application.project_id.0, field: "projectId" };
         let registry =
             self.application.registry_id.map(|id| Reference { kind: Kind::Registry, id: id.0, field: "registryId" });
-        [project].into_iter().chain(registry).collect()
+        let environment =
+            self.application.env_id.map(|id| Reference { kind: Kind::Environment, id: id.0, field: "envId" });
+        [project].into_iter().chain(registry).chain(environment).collect()
     }
 }
 
 impl Store {
-    /// Seals the value of a secret that will have this id and version.
-    pub async fn seal_secret(
-        &self,
-        tenant: &TenantId,
-        id: u64,
-        version: u64,
-        value: &Secret<String>,
-    ) -> Result<Sealed> {
-        let place = Place { kind: "secret", id: &id.to_string(), version };
-        self.seal(tenant, Purpose::Secret, place, value.expose().as_bytes()).await.map(Sealed)
-    }
-
-    pub async fn open_secret(&self, tenant: &TenantId, id: u64, secret: &StoredSecret) -> Result<Secret<String>> {
-        let place = Place { kind: "secret", id: &id.to_string(), version: secret.value_version };
-        self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &secret.value.0).await
-    }
-
     pub async fn seal_password(
         &self,
         tenant: &TenantId,
@@ -199,8 +202,8 @@ impl Store {
         version: u64,
         password: &Secret<String>,
     ) -> Result<Sealed> {
-        let place = Place { kind: "registry", id: &registry.to_string(), version };
-        self.seal(tenant, Purpose::Secret, place, password.expose().as_bytes()).await.map(Sealed)
+        let id = registry.to_string();
+        self.seal(tenant, Purpose::Secret, password_place(&id, version), password.expose().as_bytes()).await.map(Sealed)
     }
 
     pub async fn open_password(
@@ -210,7 +213,8 @@ impl Store {
         version: u64,
         password: &Sealed,
     ) -> Result<Secret<String>> {
-        let place = Place { kind: "registry", id: &registry.to_string(), version };
+        let id = registry.to_string();
+        let place = password_place(&id, version);
         self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &password.0).await
     }
 }

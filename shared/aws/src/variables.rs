@@ -1,11 +1,14 @@
-//! Stored variables of every scope.
+//! Stored variables of every scope. Those of an environment are part of its item: see [`crate::environments`].
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_domain::{
     id::{Revision, SecretId, TenantId},
     secret::Secret,
-    variable::{Layered, Origin, Scope, SecretReference, ValueType, VariableKey, Written},
+    variable::{Layered, Scope, SecretReference, ValueType, VariableKey, Written},
+    variable_id::VariableId,
 };
 
 use crate::{
@@ -16,8 +19,8 @@ use crate::{
     keys::{self, Kind},
     registered::Sealed,
     store::Store,
-    table::{Cancelled, PageQuery, item, record},
-    write::{Expression, check, delete, put},
+    table::{Cancelled, PageQuery, item, key_item, record},
+    write::{Expression, Write, check, delete, put},
 };
 
 /// A stored variable. Its key and scope are its identity.
@@ -58,22 +61,45 @@ impl StoredVariable {
         }
     }
 
-    fn references(&self) -> Vec<Reference> {
-        match &self.value {
-            StoredValue::Reference { secret_id, .. } => {
-                vec![Reference { kind: Kind::Secret, id: secret_id.0, field: "value" }]
-            }
-            StoredValue::Plain { .. } | StoredValue::Secret { .. } => Vec::new(),
+    /// The secret that it refers to.
+    pub fn secret_id(&self) -> Option<SecretId> {
+        match self.value {
+            StoredValue::Reference { secret_id, .. } => Some(secret_id),
+            StoredValue::Plain { .. } | StoredValue::Secret { .. } => None,
         }
+    }
+}
+
+/// Of the place of a secret variable's value.
+pub(crate) const VARIABLE_PLACE: &str = "variable";
+
+/// The secrets that a variable refers to before a change and after it.
+pub(crate) struct UseChange<'a> {
+    pub(crate) key: &'a VariableKey,
+    pub(crate) before: Option<SecretId>,
+    pub(crate) after: Option<SecretId>,
+}
+
+impl<'a> UseChange<'a> {
+    pub(crate) fn of(old: Option<&StoredVariable>, new: &'a StoredVariable) -> Self {
+        Self { key: &new.key, before: old.and_then(StoredVariable::secret_id), after: new.secret_id() }
     }
 }
 
 impl Store {
     pub async fn variable(&self, tenant: &TenantId, scope: Scope, key: &VariableKey) -> Result<StoredVariable> {
+        if let Scope::Environment(id) = scope {
+            return self.environment(tenant, id).await?.body.variable(key).cloned().ok_or(StoreError::Missing);
+        }
         self.table.read(&keys::variable(tenant, scope, key), "variable").await?.ok_or(StoreError::Missing)
     }
 
+    /// # Errors
+    /// [`StoreError::Missing`] for an environment that does not exist; other scopes are empty then.
     pub async fn variables(&self, tenant: &TenantId, scope: Scope) -> Result<Vec<StoredVariable>> {
+        if let Scope::Environment(id) = scope {
+            return Ok(self.environment(tenant, id).await?.body.variables);
+        }
         let items = self.table.all(&keys::variables(tenant, scope), "").await?;
         items.into_iter().map(|item| record(item, "variable")).collect()
     }
@@ -85,6 +111,9 @@ impl Store {
         scope: Scope,
         page: &PageRequest,
     ) -> Result<Listed<StoredVariable>> {
+        if let Scope::Environment(id) = scope {
+            return self.list_environment_variables(tenant, id, page).await;
+        }
         let list = keys::variables(tenant, scope);
         let after = self.read_cursor(tenant, &list, page.cursor.as_deref()).await?;
         let query = PageQuery { after: after.as_deref(), limit: Some(page.limit), ..PageQuery::default() };
@@ -103,7 +132,7 @@ impl Store {
         value: &Secret<String>,
     ) -> Result<StoredValue> {
         let id = variable_place(scope, key);
-        let place = Place { kind: "variable", id: &id, version: revision.0 };
+        let place = Place { kind: VARIABLE_PLACE, id: &id, version: revision.0 };
         let sealed = self.seal(tenant, Purpose::Secret, place, value.expose().as_bytes()).await.map(Sealed)?;
         Ok(StoredValue::Secret { sealed })
     }
@@ -133,28 +162,17 @@ impl Store {
         replay: Option<Replay<'_>>,
         event: &AuditEvent,
     ) -> Result<Created> {
+        if let Scope::Environment(id) = scope {
+            return self.create_environment_variable(tenant, id, variable, replay, event).await;
+        }
         let now = variable.created_at;
         let key = keys::variable(tenant, scope, &variable.key);
         let mut writes = vec![
             put(Part::Name("key"), item(&key, variable)?, &self.table, Some(Expression::absent())),
             audit::write(Part::Other, tenant, event, now, &self.table)?,
         ];
-        writes.extend(variable.references().into_iter().map(|r| self.count_use(tenant, r, 1)));
-        match scope {
-            Scope::Global => {}
-            Scope::Project(id) => {
-                // Counted, so that a project is not deleted under its variables.
-                writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, 1));
-            }
-            Scope::Environment(id) => {
-                let key = keys::thing(tenant, Kind::Environment, id.0);
-                writes.push(check(Part::Reference("envId"), &key, &self.table, Expression::present()));
-            }
-            Scope::Application(id) => {
-                let key = keys::thing(tenant, Kind::Application, id.0);
-                writes.push(check(Part::Reference("applicationId"), &key, &self.table, Expression::present()));
-            }
-        }
+        writes.extend(self.use_writes(tenant, scope, &[UseChange::of(None, variable)]));
+        writes.extend(self.scope_writes(tenant, scope, 1));
         if let Some(replay) = replay {
             writes.push(self.keep_answer(Part::Replay, tenant, replay.key, replay.answer, now).await?);
         }
@@ -177,14 +195,15 @@ impl Store {
         new: &StoredVariable,
         event: &AuditEvent,
     ) -> Result<()> {
+        if let Scope::Environment(id) = scope {
+            return self.replace_environment_variable(tenant, id, old, new, event).await;
+        }
         let key = keys::variable(tenant, scope, &old.key);
         let mut writes = vec![
             put(Part::Thing, item(&key, new)?, &self.table, Some(Expression::revision(old.revision.0))),
             audit::write(Part::Other, tenant, event, new.updated_at, &self.table)?,
         ];
-        let (before, after) = (old.references(), new.references());
-        writes.extend(after.iter().filter(|r| !before.contains(r)).map(|r| self.count_use(tenant, *r, 1)));
-        writes.extend(before.iter().filter(|r| !after.contains(r)).map(|r| self.count_use(tenant, *r, -1)));
+        writes.extend(self.use_writes(tenant, scope, &[UseChange::of(Some(old), new)]));
         self.table.transact(writes).await.map_err(explain)
     }
 
@@ -196,41 +215,80 @@ impl Store {
         now: Timestamp,
         event: &AuditEvent,
     ) -> Result<()> {
+        if let Scope::Environment(id) = scope {
+            return self.delete_environment_variable(tenant, id, old, now, event).await;
+        }
         let key = keys::variable(tenant, scope, &old.key);
         let mut writes = vec![
             delete(Part::Thing, &key, &self.table, Some(Expression::revision(old.revision.0))),
             audit::write(Part::Other, tenant, event, now, &self.table)?,
         ];
-        writes.extend(old.references().into_iter().map(|r| self.count_use(tenant, r, -1)));
+        writes.extend(self.use_writes(tenant, scope, &[UseChange { after: None, ..UseChange::of(Some(old), old) }]));
         if let Scope::Project(id) = scope {
             writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, -1));
         }
         self.table.transact(writes).await.map_err(explain)
     }
 
+    /// What so many new variables mean for what they are of. For the transaction that creates them.
+    pub(crate) fn scope_writes(&self, tenant: &TenantId, scope: Scope, created: i8) -> Option<Write<Part>> {
+        match scope {
+            Scope::Global | Scope::Environment(_) => None,
+            // Counted, so that a project is not deleted under its variables.
+            Scope::Project(id) => {
+                Some(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, created))
+            }
+            Scope::Application(id) => {
+                let key = keys::thing(tenant, Kind::Application, id.0);
+                Some(check(Part::Reference("applicationId"), &key, &self.table, Expression::present()))
+            }
+        }
+    }
+
+    /// What changes of variables mean for the secrets that they refer to: each counts its uses and lists them. For the
+    /// transaction that makes the changes.
+    pub(crate) fn use_writes(&self, tenant: &TenantId, scope: Scope, changes: &[UseChange<'_>]) -> Vec<Write<Part>> {
+        // Added up, because a transaction may write an item only once.
+        let mut counts: BTreeMap<SecretId, i8> = BTreeMap::new();
+        let mut writes = Vec::new();
+        for UseChange { key, before, after } in changes.iter().filter(|change| change.before != change.after) {
+            let of = VariableId::new(scope, key).to_string();
+            if let Some(id) = after {
+                *counts.entry(*id).or_default() += 1;
+                let listed = key_item(&keys::secret_use(tenant, *id, &of));
+                writes.push(put(Part::Other, listed, &self.table, None));
+            }
+            if let Some(id) = before {
+                *counts.entry(*id).or_default() -= 1;
+                writes.push(delete(Part::Other, &keys::secret_use(tenant, *id, &of), &self.table, None));
+            }
+        }
+        let counted = counts.into_iter().filter(|(_, by)| *by != 0);
+        writes
+            .extend(counted.map(|(id, by)| {
+                self.count_use(tenant, Reference { kind: Kind::Secret, id: id.0, field: "value" }, by)
+            }));
+        writes
+    }
+
     /// A stored variable as a layer's entry, its own secret opened.
     pub(crate) async fn layered(&self, tenant: &TenantId, scope: Scope, variable: StoredVariable) -> Result<Layered> {
-        let origin = match scope {
-            Scope::Global => Origin::Global,
-            Scope::Project(_) => Origin::Project,
-            Scope::Environment(_) => Origin::Environment,
-            Scope::Application(_) => Origin::Application,
-        };
         let is_secret = variable.is_secret();
         let value = match variable.value {
-            StoredValue::Plain { text } => Written::Text(Secret::new(text)),
+            StoredValue::Plain { text } => Written::Template(Secret::new(text)),
             StoredValue::Secret { sealed } => {
                 let id = variable_place(scope, &variable.key);
-                let place = Place { kind: "variable", id: &id, version: variable.revision.0 };
-                Written::Text(self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await?)
+                let place = Place { kind: VARIABLE_PLACE, id: &id, version: variable.revision.0 };
+                Written::Template(self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await?)
             }
             StoredValue::Reference { secret_id, .. } => Written::Reference(SecretReference::Id(secret_id)),
         };
-        Ok(Layered { origin, key: variable.key, value, is_secret })
+        let (origin, value_type) = (scope.origin(), variable.value_type);
+        Ok(Layered { origin, key: variable.key, value, value_type, is_secret })
     }
 }
 
-fn variable_place(scope: Scope, key: &VariableKey) -> String {
+pub(crate) fn variable_place(scope: Scope, key: &VariableKey) -> String {
     match scope {
         Scope::Global => format!("global/{key}"),
         Scope::Project(id) => format!("project/{id}/{key}"),

@@ -22,3 +22,4 @@ pub mod settings;
 pub mod task;
 pub mod token;
 pub mod variable;
+pub mod variable_id;

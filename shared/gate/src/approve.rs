@@ -140,7 +140,7 @@ impl Gate {
             variables: Some(requested.variables()?),
             faults: Vec::new(),
         };
-        let Resolved { hosts, reasons, mut job, .. } =
+        let Resolved { hosts, reasons, sources, mut job, .. } =
             match self.resolve(&grant, &material, &asked, &stored.deployment).await? {
                 Ok(resolved) => resolved,
                 Err(faults) => return Ok(Approval::Invalid(faults)),
@@ -150,6 +150,7 @@ impl Gate {
         deployment.targets = hosts.into_iter().map(Target::waiting).collect();
         deployment.max_parallel = today.rollout.max_parallel;
         deployment.rollback_on_failure = today.rollout.rollback_on_failure;
+        (deployment.environment, deployment.sources) = (material.deployed_in(), Some(sources));
         if deployment.digest.is_none() {
             // It may be known by now; then that is what has to be looked at.
             deployment.digest = self.digest(&job).await;

@@ -8,42 +8,33 @@ mod approve;
 pub mod asker;
 mod digest;
 mod github;
+mod preview;
+mod request;
 mod resolve;
 mod telling;
 
 use std::{
-    collections::BTreeMap,
-    fmt,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
 use tidegate_aws::{
-    admission::{Admission, Admitted, AskedBy, Charging, Origin},
-    applications::TokenGrant,
+    admission::{Admission, Admitted, Charging, Origin},
     approvals::Requested,
-    audit::AuditEvent,
     catalogue::Replay,
     clock,
     error::StoreError,
-    idempotency::{FirstAnswer, IdempotencyKey},
-    limits::{Charged, Full},
+    idempotency::FirstAnswer,
+    limits::Full,
     material::Material,
     measures::Outcome,
-    random,
     store::Store,
 };
 use tidegate_domain::{
-    application::Application,
     approval::{Approval, Reason as ApprovalReason},
-    deployment::{Deployment, Status, Target, Trigger},
-    id::{ApplicationId, DeploymentId, ProjectId, TenantId},
+    deployment::{Deployment, Status, Target},
+    id::TenantId,
     image::Version,
-    invalid::FieldError,
-    issue::IssueRef,
-    limit::Class,
     refusal::{Reason, Refusal},
 };
 use tidegate_github::Github;
@@ -52,6 +43,9 @@ use tidegate_registry::Registry;
 pub use approve::{Approval as ApprovalOutcome, Deciding};
 use digest::Known;
 pub use github::Unreachable;
+pub use preview::{Preview, Previewed};
+pub use request::{Answer, Asked, Caller, Request};
+use request::{asked_by, charged, event, grant, new_deployment};
 use resolve::Resolved;
 use telling::{measured, outcome, outcome_of, tell};
 
@@ -72,58 +66,6 @@ pub struct Gate {
     store: Store,
     registry: Arc<Registry>,
     github: github::Clients,
-}
-
-/// Somebody known asks for a version of one application.
-pub struct Request<'a> {
-    pub tenant: &'a TenantId,
-    pub application: ApplicationId,
-    pub project: ProjectId,
-    pub trigger: Trigger,
-    pub class: Class,
-    /// Whom the limit per user counts: the application of a token, a person's name, a login.
-    pub user: &'a str,
-    pub source_ip: Option<IpAddr>,
-    pub caller: Caller<'a>,
-    pub asked: &'a Asked,
-    pub key: Option<&'a IdempotencyKey>,
-    pub retry_of: Option<DeploymentId>,
-    pub issue: Option<IssueRef>,
-    pub request_id: Option<String>,
-    /// The deployment's, where the same request may come again and must not be recorded twice; none for a new one.
-    pub id: Option<DeploymentId>,
-}
-
-/// What a repeated call with the same idempotency key hears: the answer to the deployment as it is recorded.
-pub type Answer<'a> = &'a (dyn Fn(&Deployment) -> FirstAnswer + Send + Sync);
-
-/// What the caller's credential is worth for this application.
-#[derive(Debug, Clone, Copy)]
-pub enum Caller<'a> {
-    /// The application's own token, by its SHA-256.
-    Token(&'a str),
-    /// A person who may deploy: an administrator, or any other.
-    Person { name: &'a str, is_admin: bool },
-    /// Somebody on an issue, who may ask or not.
-    Issue { may_ask: bool },
-}
-
-/// What is asked for, as far as it can be read.
-#[derive(Clone)]
-pub struct Asked {
-    /// None only beside a fault.
-    pub version: Option<Version>,
-    /// None only beside a fault.
-    pub variables: Option<BTreeMap<String, Value>>,
-    /// What is wrong with the request by itself; told together with what is wrong for the application.
-    pub faults: Vec<FieldError>,
-}
-
-/// Values of a request are never printed.
-impl fmt::Debug for Asked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked").field("version", &self.version).field("faults", &self.faults).finish_non_exhaustive()
-    }
 }
 
 /// What became of a request.
@@ -244,6 +186,7 @@ impl Gate {
             let material = Box::pin(self.store.material(&grant, request.key, Some(&charged), now)).await?;
             let mut deployment = new_deployment(request, &material.application.body.application);
             deployment.version = request.asked.version.clone();
+            deployment.environment = material.deployed_in();
             if material.first_answer.is_some() {
                 return Ok((material, deployment, None));
             }
@@ -304,9 +247,10 @@ impl Gate {
         if let Some(full) = windows.as_ref().and_then(|windows| windows.charge(&limits, own, clock::now()).err()) {
             return Ok(refused(rate_limited(full)));
         }
-        let Resolved { version, hosts, draining, reasons, mut job } = resolved;
+        let Resolved { version, hosts, draining, reasons, sources, mut job } = resolved;
         let variables = request.asked.variables.clone().unwrap_or_default();
         deployment.carries_variables = !variables.is_empty();
+        deployment.sources = Some(sources);
         let requested = Requested::new(version, &variables)?;
         deployment.targets = hosts.into_iter().map(Target::waiting).collect();
         let now = deployment.created_at;
@@ -390,44 +334,4 @@ fn rate_limited(Full { limits: full, free_at }: Full) -> Reason {
     let retry_after = Duration::try_from(free_at.duration_since(clock::now())).unwrap_or_default();
     // Rounded up: a caller that comes back earlier than it may is refused again.
     Reason::RateLimited { full, retry_after: Duration::from_secs(retry_after.as_secs() + 1) }
-}
-
-fn grant(request: &Request<'_>) -> TokenGrant {
-    TokenGrant {
-        tenant: request.tenant.clone(),
-        application_id: request.application,
-        project_id: request.project,
-        valid_until: None,
-    }
-}
-
-fn charged<'a>(request: &Request<'a>) -> Charged<'a> {
-    Charged { class: request.class, user: request.user, ip: request.source_ip, application: request.application }
-}
-
-fn asked_by<'a>(caller: Caller<'a>, application: &Application) -> AskedBy<'a> {
-    match caller {
-        Caller::Token(sha256) => AskedBy::Token(sha256),
-        Caller::Person { name, is_admin } => AskedBy::person(name, is_admin, application),
-        Caller::Issue { .. } => AskedBy::Other,
-    }
-}
-
-fn new_deployment(request: &Request<'_>, application: &Application) -> Deployment {
-    let now = clock::now();
-    let id = request.id.unwrap_or_else(|| DeploymentId::new(now, random::bytes()));
-    let mut deployment = Deployment::requested(id, request.application, application, request.trigger.clone(), now);
-    deployment.retry_of = request.retry_of;
-    deployment.issue.clone_from(&request.issue);
-    deployment
-}
-
-fn event(request: &Request<'_>, deployment: &Deployment, action: &str) -> AuditEvent {
-    AuditEvent {
-        actor: request.trigger.actor.clone(),
-        action: action.to_owned(),
-        subject: format!("application/{}/deployment/{}", deployment.application_id, deployment.id),
-        source_ip: request.trigger.source.clone(),
-        request_id: request.request_id.clone(),
-    }
 }

@@ -4,12 +4,12 @@ use tidegate_aws::{
     applications::TokenGrant,
     error::StoreError,
     hosts::RegisteredHost,
-    material::{Configuration, Material},
+    material::{Configuration, Material, Opening},
 };
 use tidegate_domain::{
     application::{Application, MAX_HOSTS, Selection},
     approval::{Reason, ReasonCode, Scope},
-    deployment::Deployment,
+    deployment::{Deployment, Sources},
     id::{HostName, Sequence},
     image::Version,
     invalid::{FieldError, Invalid},
@@ -28,6 +28,7 @@ pub(crate) struct Resolved {
     pub(crate) draining: Vec<HostName>,
     /// Why somebody has to decide on it.
     pub(crate) reasons: Vec<Reason>,
+    pub(crate) sources: Sources,
     pub(crate) job: Job,
 }
 
@@ -54,12 +55,14 @@ impl Gate {
             Ok(valid) => valid,
             Err(faults) => return Ok(Err(faults)),
         };
-        let configuration = self.store.configuration(grant, material, layers).await?;
-        Ok(job(deployment, application, version.clone(), configuration).map(|job| Resolved {
+        let mut configuration = self.store.configuration(grant, material, layers, Opening::Whole).await?;
+        let sources = configuration.sources.clone();
+        Ok(job(deployment, application, version.clone(), &mut configuration).map(|job| Resolved {
             version,
             hosts,
             draining,
             reasons,
+            sources,
             job,
         }))
     }
@@ -128,6 +131,11 @@ fn validate(application: &Application, material: &Material, asked: &Asked) -> Re
         let message = "the application wants somebody to decide on every deployment".to_owned();
         reasons.push(Reason { field: "application".to_owned(), code: ReasonCode::Always, message });
     }
+    if let Some(environment) = material.environment.as_ref().filter(|stored| stored.body.requires_approval) {
+        let name = &environment.body.name;
+        let message = format!("the environment {name} wants somebody to decide on every deployment");
+        reasons.push(Reason { field: "environment".to_owned(), code: ReasonCode::Always, message });
+    }
     let registered: Vec<_> = material.hosts.iter().map(RegisteredHost::candidate).collect();
     let Selection { chosen: hosts, draining, unknown } = application.hosts.select(&registered);
     errors.extend(wrong_hosts(&hosts, &draining, &unknown).map(|invalid| invalid.at("hosts")));
@@ -165,10 +173,9 @@ fn job(
     deployment: &Deployment,
     application: &Application,
     version: Version,
-    mut configuration: Configuration,
+    configuration: &mut Configuration,
 ) -> Result<Job, Vec<FieldError>> {
-    let layers = std::mem::take(&mut configuration.layers);
-    let resolved = variable::resolve(layers, |reference| configuration.secret(reference))?;
+    let resolved = variable::resolve(&configuration.layers, |reference| configuration.secret(reference)).complete()?;
     let variables: Vec<_> =
         resolved.into_iter().map(|v| JobVariable { key: v.key, value: v.value, is_secret: v.is_secret }).collect();
     let job = Job {
@@ -182,7 +189,7 @@ fn job(
         image: application.image.clone(),
         version,
         digest: None,
-        credentials: configuration.credentials,
+        credentials: configuration.credentials.take(),
         ports: application.ports.clone(),
         variables,
         health_check: application.health_check.clone(),

@@ -4,6 +4,7 @@
 //! be a secret in the wrong field.
 
 mod document;
+mod invalid;
 mod refusal;
 
 use std::{borrow::Cow, time::Duration};
@@ -11,9 +12,11 @@ use std::{borrow::Cow, time::Duration};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 use tidegate_aws::error::StoreError;
-use tidegate_domain::invalid::{FieldError, Invalid};
+use tidegate_domain::invalid::FieldError;
 
 pub(crate) use document::name_request;
+pub use invalid::reference_missing;
+use invalid::too_many_variables;
 
 /// Prefix of every `type`. It is an identifier and is never fetched; the rest, the slug, is stable and documented.
 pub const TYPE_BASE: &str = "https://tidegate.dev/problems/";
@@ -155,6 +158,22 @@ impl Problem {
     pub fn name_taken(field: &str) -> Self {
         Self::new(StatusCode::CONFLICT, "name-taken", "Name taken", format!("Another one has the same {field}."))
             .with("field", field)
+    }
+
+    /// 404 for a project of which no environment is active, or that does not exist.
+    pub fn no_active_environment() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-active-environment",
+            "No active environment",
+            "The project has no active environment. Activate one: POST /api/v2/environments/{envId}/activate.",
+        )
+    }
+
+    /// 409 for the deletion of a project's active environment.
+    pub fn environment_active(name: &str) -> Self {
+        let detail = format!("{name} is its project's active environment. Activate another one, then delete it.");
+        Self::new(StatusCode::CONFLICT, "environment-active", "Environment active", detail).with("name", name)
     }
 
     /// 409 for a change that cannot be made as things stand.
@@ -424,6 +443,7 @@ impl From<StoreError> for Problem {
             StoreError::ReferenceMissing { field } => Self::validation_failed(vec![reference_missing().at(field)]),
             StoreError::InUse { by } => Self::in_use(by),
             StoreError::NameTaken { field } => Self::name_taken(field),
+            StoreError::TooManyVariables => Self::validation_failed(vec![too_many_variables().at("variables")]),
             StoreError::BadCursor => Self::bad_cursor(),
             StoreError::KeyDisabled { key } => {
                 tracing::error!(key.alias = key, "the encryption key is disabled");
@@ -436,9 +456,4 @@ impl From<StoreError> for Problem {
             }
         }
     }
-}
-
-/// Said of a field that names something which does not exist.
-pub fn reference_missing() -> Invalid {
-    Invalid::new("unknown-reference", "refers to something that does not exist", "create it first, or use another id")
 }
