@@ -28,6 +28,7 @@ mod orders;
 mod outages;
 mod preview;
 mod process;
+mod redeploying;
 mod refusals;
 mod releases;
 mod rollouts;

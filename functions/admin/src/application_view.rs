@@ -74,7 +74,7 @@ struct Status {
     version: Option<String>,
     digest: Option<String>,
     last_deployed_at: Option<Timestamp>,
-    /// Whether the configuration has changed since; null before the first deployment.
+    /// Whether a deployment now would be given another configuration; null before the first one.
     needs_redeploy: Option<bool>,
     hosts: Vec<HostStatus>,
 }
@@ -120,6 +120,7 @@ fn status(
     stored: &Stored<RegisteredApplication>,
     state: &ApplicationState,
     watch: &Watch,
+    needs_redeploy: Option<bool>,
 ) -> Status {
     let release = state.release();
     let hosts = watch.standings(id, &stored.body.application, state).into_iter().map(|(host, standing)| {
@@ -143,14 +144,20 @@ fn status(
         version: release.map(|r| r.version.to_string()),
         digest: release.map(|r| r.digest.to_string()),
         last_deployed_at: release.map(|r| r.at),
-        needs_redeploy: release.map(|r| stored.updated_at > r.at),
+        needs_redeploy,
         hosts,
     }
 }
 
-pub(crate) fn view(stored: Stored<RegisteredApplication>, state: &ApplicationState, watch: &Watch) -> View {
+/// `needs_redeploy` is none of what was never deployed.
+pub(crate) fn view(
+    stored: Stored<RegisteredApplication>,
+    state: &ApplicationState,
+    watch: &Watch,
+    needs_redeploy: Option<bool>,
+) -> View {
     let stamps = Stamps::from(&stored);
-    let status = status(ApplicationId(stored.id), &stored, state, watch);
+    let status = status(ApplicationId(stored.id), &stored, state, watch, needs_redeploy);
     let webhook = Webhook::of(&stored.body, state);
     let application = stored.body.application;
     View {

@@ -58,10 +58,13 @@ pub(crate) async fn list(
     let unused = ApplicationState::default();
     let state_of = |id: u64| states.get(&ApplicationId(id)).unwrap_or(&unused);
     let all: Vec<_> = found.data.iter().map(|stored| (&stored.body.application, state_of(stored.id))).collect();
-    let watch = Watch::over_hosts_of(&state.store, call.tenant(), &all, call.now).await?;
+    let released: Vec<_> = found.data.iter().map(|stored| (stored, state_of(stored.id))).collect();
+    let watch = Watch::over_hosts_of(&state.store, call.tenant(), &all, call.now);
+    let changed = async { Ok(state.store.needs_redeploy(call.tenant(), &released).await?) };
+    let (watch, changed) = tokio::try_join!(watch, changed)?;
     Ok(page(found, |stored| {
-        let of = state_of(stored.id);
-        view(stored, of, &watch)
+        let (id, of) = (ApplicationId(stored.id), state_of(stored.id));
+        view(stored, of, &watch, changed.get(&id).copied())
     }))
 }
 
@@ -86,7 +89,7 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
     let event = call.event("application.created", format!("application/{id}"));
     // Nothing of it can be anywhere yet.
     let nowhere = Watch::over(&[], BTreeMap::new(), call.now);
-    let shown = view(stored.clone(), &ApplicationState::default(), &nowhere);
+    let shown = view(stored.clone(), &ApplicationState::default(), &nowhere, None);
     let answer = first_answer(&shown.with_token(token.expose()));
     let created = store.create_application(tenant, &stored, creation.replay(&answer), &event).await?;
     Ok(answer_creation(&created, &answer))
@@ -147,8 +150,12 @@ async fn answer<P>(
     state: &ApplicationState,
 ) -> Result<Response, Problem> {
     let of = [(&stored.body.application, state)];
-    let watch = Watch::over_hosts_of(store, call.tenant(), &of, call.now).await?;
-    Ok(answer_change(stored.revision, view(stored, state, &watch)))
+    let released = [(&stored, state)];
+    let watch = Watch::over_hosts_of(store, call.tenant(), &of, call.now);
+    let changed = async { Ok(store.needs_redeploy(call.tenant(), &released).await?) };
+    let (watch, changed) = tokio::try_join!(watch, changed)?;
+    let changed = changed.get(&ApplicationId(stored.id)).copied();
+    Ok(answer_change(stored.revision, view(stored, state, &watch, changed)))
 }
 
 pub(crate) async fn change(

@@ -28,7 +28,7 @@ use crate::{
 
 pub use configuration::{Configuration, Opening};
 pub(crate) use guess::Guesses;
-pub(crate) use sources::{sources, used};
+pub(crate) use sources::{settings, sources, used};
 
 /// The first round trip: all that hangs on the application.
 #[derive(Debug)]
@@ -51,6 +51,10 @@ impl Material {
     pub fn deployed_in(&self) -> Option<DeployedIn> {
         let environment = self.environment.as_ref()?;
         Some(DeployedIn { env_id: EnvironmentId(environment.id), name: environment.body.name.clone() })
+    }
+
+    fn stored(&self) -> impl Iterator<Item = (Scope, &StoredVariable)> {
+        self.variables.iter().map(|(scope, variable)| (*scope, variable))
     }
 
     /// Which stored layers have a variable of this key, strongest first.

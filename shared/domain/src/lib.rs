@@ -6,6 +6,7 @@ pub mod assignment;
 pub mod code;
 pub mod container;
 pub mod deployment;
+pub mod dotenv;
 pub mod host;
 pub mod id;
 pub mod image;

@@ -95,7 +95,7 @@ impl Store {
                 secrets.insert(id, value);
             }
         }
-        let used = used(&material.variables, &asked, &of_environment);
+        let used = used(material.stored(), &asked, &of_environment);
         let sources = sources(application, &used, &versions, asked, of_environment);
         Ok(Configuration { layers, credentials, sources, secrets })
     }
@@ -117,11 +117,11 @@ impl Store {
             .map(|e| (&e.1.key, e))
             .collect();
         let mut wanted: Vec<VariableKey> = Vec::new();
-        for (scope, variable) in used(&material.variables, asked, &[]) {
+        for (scope, variable) in used(material.stored(), asked, &[]) {
             if matches!(scope, Scope::Environment(_)) {
                 hidden.remove(&variable.key);
             }
-            let opened = self.layered(tenant, *scope, variable.clone()).await?;
+            let opened = self.layered(tenant, scope, variable.clone()).await?;
             wanted.extend(opened.value.environment_keys());
             layers.push(opened);
         }

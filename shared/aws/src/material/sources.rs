@@ -16,23 +16,22 @@ use crate::{applications::sha256_hex, variables::StoredVariable};
 /// Of the stored variables, from the strongest layer to the weakest, those that a configuration is made from: what no
 /// stronger layer hides, the `request` being the strongest, and what of the environment is hidden and used all the same.
 pub(crate) fn used<'a>(
-    stored: &'a [(Scope, StoredVariable)],
+    stored: impl IntoIterator<Item = (Scope, &'a StoredVariable)>,
     request: &[VariableKey],
     of_environment: &[VariableKey],
-) -> Vec<&'a (Scope, StoredVariable)> {
-    let mut taken: BTreeSet<VariableKey> = request.iter().cloned().collect();
+) -> Vec<(Scope, &'a StoredVariable)> {
     let also: BTreeSet<&VariableKey> = of_environment.iter().collect();
-    let is_used = |entry: &&'a (Scope, StoredVariable)| {
-        let (scope, variable) = entry;
-        taken.insert(variable.key.clone()) || matches!(scope, Scope::Environment(_)) && also.contains(&variable.key)
+    let mut taken: BTreeSet<VariableKey> = request.iter().cloned().collect();
+    let mut is_used = |scope, key: &VariableKey| {
+        taken.insert(key.clone()) || matches!(scope, Scope::Environment(_)) && also.contains(key)
     };
-    stored.iter().filter(is_used).collect()
+    stored.into_iter().filter(|(scope, variable)| is_used(*scope, &variable.key)).collect()
 }
 
 /// `versions` of the secrets that `used` variables refer to, of those that exist.
 pub(crate) fn sources(
     application: &Application,
-    used: &[&(Scope, StoredVariable)],
+    used: &[(Scope, &StoredVariable)],
     versions: &BTreeMap<SecretId, u64>,
     request: Vec<VariableKey>,
     environment: Vec<VariableKey>,
@@ -112,8 +111,9 @@ mod tests {
             stored(Scope::Global, "D"),
             stored(Scope::Global, "E"),
         ];
+        let stored = all.iter().map(|(scope, variable)| (*scope, variable));
         let used: Vec<_> =
-            used(&all, &[key("E")], &[key("B")]).into_iter().map(|(s, v)| (s.name(), v.key.as_str())).collect();
+            used(stored, &[key("E")], &[key("B")]).into_iter().map(|(s, v)| (s.name(), v.key.as_str())).collect();
         let expect =
             [("application", "A"), ("application", "B"), ("environment", "B"), ("environment", "C"), ("global", "D")];
         assert_eq!(used, expect);
