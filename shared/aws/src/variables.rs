@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_domain::{
     id::{Revision, SecretId, TenantId},
     secret::Secret,
-    variable::{Layered, Origin, Scope, SecretReference, ValueType, VariableKey, Written},
+    variable::{Layered, Scope, SecretReference, ValueType, VariableKey, Written},
     variable_id::VariableId,
 };
 
@@ -271,25 +271,34 @@ impl Store {
         writes
     }
 
-    /// A stored variable as a layer's entry, its own secret opened.
-    pub(crate) async fn layered(&self, tenant: &TenantId, scope: Scope, variable: StoredVariable) -> Result<Layered> {
-        let origin = match scope {
-            Scope::Global => Origin::Global,
-            Scope::Project(_) => Origin::Project,
-            Scope::Environment(_) => Origin::Environment,
-            Scope::Application(_) => Origin::Application,
-        };
-        let is_secret = variable.is_secret();
-        let value = match variable.value {
-            StoredValue::Plain { text } => Written::Text(Secret::new(text)),
+    /// The value as it was written; a reference is not followed.
+    pub async fn open_variable(
+        &self,
+        tenant: &TenantId,
+        scope: Scope,
+        variable: &StoredVariable,
+    ) -> Result<Secret<String>> {
+        match &variable.value {
+            StoredValue::Plain { text } => Ok(Secret::new(text.clone())),
+            StoredValue::Reference { written, .. } => Ok(Secret::new(written.clone())),
             StoredValue::Secret { sealed } => {
                 let id = variable_place(scope, &variable.key);
                 let place = Place { kind: VARIABLE_PLACE, id: &id, version: variable.revision.0 };
-                Written::Text(self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await?)
+                self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await
             }
+        }
+    }
+
+    /// A stored variable as a layer's entry, its own secret opened.
+    pub(crate) async fn layered(&self, tenant: &TenantId, scope: Scope, variable: StoredVariable) -> Result<Layered> {
+        let is_secret = variable.is_secret();
+        let value = match variable.value {
+            StoredValue::Plain { text } => Written::Template(Secret::new(text)),
+            StoredValue::Secret { .. } => Written::Template(self.open_variable(tenant, scope, &variable).await?),
             StoredValue::Reference { secret_id, .. } => Written::Reference(SecretReference::Id(secret_id)),
         };
-        Ok(Layered { origin, key: variable.key, value, is_secret })
+        let (origin, value_type) = (scope.origin(), variable.value_type);
+        Ok(Layered { origin, key: variable.key, value, value_type, is_secret })
     }
 }
 
