@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 use proptest::{
     prelude::*,
+    strategy::ValueTree as _,
     test_runner::{Config, TestRunner},
 };
 use reqwest::StatusCode;
@@ -63,7 +64,7 @@ async fn of_any_two_places_neither_opens_what_was_sealed_for_the_other() {
     for place in &places {
         assert!(kept.opens(place).await, "{place:?}");
     }
-    println!("figure: {count} ciphertexts of {} kinds, {swapped} pairs swapped: none opened", kept.kinds(&places));
+    println!("figure: {count} ciphertexts of {} kinds, {swapped} pairs swapped: none opened", Kept::kinds(&places));
 }
 
 #[tokio::test]
@@ -88,8 +89,7 @@ async fn a_ciphertext_with_any_bit_changed_opens_nowhere() {
 
 async fn reveals(kept: &Kept) -> Vec<HashMap<String, AttributeValue>> {
     let items = crate::secrets::items(&kept.admin.aws.clients()).await;
-    let is_reveal =
-        |item: &HashMap<_, _>| item.get("action") == Some(&AttributeValue::S("secret.revealed".to_owned()));
+    let is_reveal = |item: &HashMap<_, _>| item.get("action") == Some(&AttributeValue::S("secret.revealed".to_owned()));
     items.into_iter().filter(is_reveal).collect()
 }
 
@@ -105,7 +105,9 @@ async fn a_reveal_is_on_record_before_the_value_is_read() {
     let subjects: Vec<_> = reveals(&kept).await.iter().map(|item| item["subject"].as_s().unwrap().clone()).collect();
     assert_eq!(subjects.len(), 2, "{subjects:?}");
     assert!(subjects.contains(&"secret/1".to_owned()) && subjects.contains(&"secret/1/versions/2".to_owned()));
-    for (path, status) in [("secrets/1/reveal?version=9", 404), ("secrets/99/reveal", 404), ("secrets/1/reveal?version=x", 422)] {
+    for (path, status) in
+        [("secrets/1/reveal?version=9", 404), ("secrets/99/reveal", 404), ("secrets/1/reveal?version=x", 422)]
+    {
         assert_eq!(kept.admin.post(path, json!({})).await.status.as_u16(), status, "{path}");
     }
     for user in ["operator", "viewer"] {
@@ -139,7 +141,10 @@ async fn without_the_key_service_nothing_is_revealed_restored_or_rotated() {
     let value = Secret::new("another".to_owned());
     kept.admin.aws.stop_sqs_kms();
     let old = fresh.find(&kept.tenant, 1).await.unwrap();
-    assert!(matches!(fresh.is_value(&kept.tenant, &old, &value).await, Err(tidegate_aws::error::StoreError::Away { .. })));
+    assert!(matches!(
+        fresh.is_value(&kept.tenant, &old, &value).await,
+        Err(tidegate_aws::error::StoreError::Away { .. })
+    ));
     let refused = kept.admin.post("data-keys/rotate", json!({})).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
     assert_eq!(kept.admin.get("data-keys").await.body["state"], json!(null));

@@ -271,16 +271,30 @@ impl Store {
         writes
     }
 
+    /// The value as it was written; a reference is not followed.
+    pub async fn open_variable(
+        &self,
+        tenant: &TenantId,
+        scope: Scope,
+        variable: &StoredVariable,
+    ) -> Result<Secret<String>> {
+        match &variable.value {
+            StoredValue::Plain { text } => Ok(Secret::new(text.clone())),
+            StoredValue::Reference { written, .. } => Ok(Secret::new(written.clone())),
+            StoredValue::Secret { sealed } => {
+                let id = variable_place(scope, &variable.key);
+                let place = Place { kind: VARIABLE_PLACE, id: &id, version: variable.revision.0 };
+                self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await
+            }
+        }
+    }
+
     /// A stored variable as a layer's entry, its own secret opened.
     pub(crate) async fn layered(&self, tenant: &TenantId, scope: Scope, variable: StoredVariable) -> Result<Layered> {
         let is_secret = variable.is_secret();
         let value = match variable.value {
             StoredValue::Plain { text } => Written::Template(Secret::new(text)),
-            StoredValue::Secret { sealed } => {
-                let id = variable_place(scope, &variable.key);
-                let place = Place { kind: VARIABLE_PLACE, id: &id, version: variable.revision.0 };
-                Written::Template(self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await?)
-            }
+            StoredValue::Secret { .. } => Written::Template(self.open_variable(tenant, scope, &variable).await?),
             StoredValue::Reference { secret_id, .. } => Written::Reference(SecretReference::Id(secret_id)),
         };
         let (origin, value_type) = (scope.origin(), variable.value_type);

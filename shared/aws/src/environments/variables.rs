@@ -6,7 +6,6 @@
 use jiff::Timestamp;
 use tidegate_domain::{
     id::{EnvironmentId, Revision, TenantId},
-    secret::Secret,
     variable::Scope,
 };
 
@@ -14,12 +13,11 @@ use super::Environment;
 use crate::{
     audit::AuditEvent,
     catalogue::{Created, Listed, PageRequest, Replay, Stored},
-    envelope::{Place, Purpose},
     error::{Result, StoreError},
     keys,
     store::Store,
     table::{patience, pause},
-    variables::{StoredValue, StoredVariable, variable_place},
+    variables::{StoredValue, StoredVariable},
 };
 
 impl Store {
@@ -144,7 +142,8 @@ impl Store {
             let revision = Revision(1);
             let value = match &variable.value {
                 StoredValue::Secret { .. } => {
-                    let plain = self.open_of_environment(tenant, EnvironmentId(from.id), variable).await?;
+                    let plain =
+                        self.open_variable(tenant, Scope::Environment(EnvironmentId(from.id)), variable).await?;
                     self.seal_variable(tenant, Scope::Environment(to), &variable.key, revision, &plain).await?
                 }
                 StoredValue::Plain { .. } | StoredValue::Reference { .. } => variable.value.clone(),
@@ -153,23 +152,6 @@ impl Store {
             copies.push(copy);
         }
         Ok(copies)
-    }
-
-    async fn open_of_environment(
-        &self,
-        tenant: &TenantId,
-        id: EnvironmentId,
-        variable: &StoredVariable,
-    ) -> Result<Secret<String>> {
-        match &variable.value {
-            StoredValue::Secret { sealed } => {
-                let place = variable_place(Scope::Environment(id), &variable.key);
-                let place = Place { kind: "variable", id: &place, version: variable.revision.0 };
-                self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await
-            }
-            StoredValue::Plain { text } => Ok(Secret::new(text.clone())),
-            StoredValue::Reference { written, .. } => Ok(Secret::new(written.clone())),
-        }
     }
 }
 
