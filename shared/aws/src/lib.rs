@@ -31,6 +31,7 @@ pub mod queues;
 pub mod random;
 pub mod registered;
 pub mod releases;
+pub mod secrets_manager;
 pub mod settings;
 mod snapshots;
 pub mod store;
