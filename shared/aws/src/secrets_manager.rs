@@ -165,7 +165,7 @@ where
     by_code(error.code()).unwrap_or_else(|| match &error {
         SdkError::ConstructionFailure(_) => SecretsManagerError::BadCredentials,
         // No credentials were found, or they could not be signed with.
-        SdkError::DispatchFailure(failure) if failure.is_user() || failure.is_other().is_some() => {
+        SdkError::DispatchFailure(failure) if failure.is_user() || failure.is_other() => {
             SecretsManagerError::BadCredentials
         }
         _ => SecretsManagerError::Away(error.into()),

@@ -25,7 +25,8 @@ pub struct Listed {
     pub key: String,
     /// Where the source keeps it, for people: `/prod/DATABASE_URL`.
     pub reference: String,
-    pub value: Secret<String>,
+    /// None: it is not text.
+    pub value: Option<Secret<String>>,
 }
 
 /// One secret of the group.
@@ -132,7 +133,8 @@ pub fn plan(listing: &[Listed], known: &[Known], rules: Rules) -> Result<Plan, V
             continue;
         };
         let there = &listing[listed];
-        let new_value = secret.value.as_ref().is_none_or(|value| value.expose() != there.value.expose());
+        let [here, wanted] = [&secret.value, &there.value].map(|value| value.as_ref().map(Secret::expose));
+        let new_value = here != wanted;
         let is_renamed = is_renaming && renamed.contains(&secret.id);
         match &secret.link {
             Link::Manual => plan.steps.push(Step::Adopt { secret: secret.id, listed }),
@@ -200,10 +202,14 @@ fn judge<'a>(listing: &'a [Listed], problems: &mut Vec<Trouble>) -> Vec<Entry<'a
         };
         let has_name = fine(secret::check_name(&there.key))
             && fine(if times[there.key.as_str()] == 1 { Ok(()) } else { Err(listed_twice()) });
-        let has_value = fine(secret::check_value(&there.value));
+        let has_value = fine(there.value.as_ref().ok_or_else(not_text).and_then(secret::check_value));
         judged.push(Entry { listed, name: has_name.then_some(there.key.as_str()), has_value });
     }
     judged
+}
+
+fn not_text() -> Invalid {
+    Invalid::new("not-text", "is not text", "store it as text at the source, for example in base64")
 }
 
 fn listed_twice() -> Invalid {

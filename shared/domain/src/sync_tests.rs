@@ -18,7 +18,7 @@ fn listed(text: &str) -> Listed {
         remote_id: remote_id.to_owned(),
         key: key.to_owned(),
         reference: format!("/{key}"),
-        value: value(plain),
+        value: Some(value(plain)),
     }
 }
 
@@ -187,6 +187,9 @@ fn what_cannot_be_taken_is_told_and_left_as_it_was() {
     assert_eq!(problems(&["r1 A=1", "r1 A=1"], &[], &["add A"]), []);
     let nul = problems(&["r1 A=\0"], &["1 A=1 r1"], &[]);
     assert_eq!(nul, [("/A".to_owned(), "format-string")]);
+    let mut binary = listed("r1 A=");
+    binary.value = None;
+    assert_eq!(plan_of(&[binary], &[]).problems[0].why.code, "not-text");
     let long = format!("r1 A={}", "x".repeat(secret::MAX_VALUE_BYTES + 1));
     assert_eq!(problems(&[&long], &[], &[]), [("/A".to_owned(), "too-long")]);
 }
@@ -211,6 +214,10 @@ fn known_of(items: &[Item]) -> Vec<Known> {
         is_used: item.is_used,
     };
     items.iter().map(one).collect()
+}
+
+fn text(there: &Listed) -> String {
+    there.value.as_ref().unwrap().expose().clone()
 }
 
 fn link_to(there: &Listed) -> Link {
@@ -245,21 +252,21 @@ fn apply(items: &mut Vec<Item>, step: &Step, listing: &[Listed]) {
             let at = at(items, *secret);
             assert_ne!(items[at].link, Link::Manual);
             let there = &listing[*listed];
-            assert_eq!(*new_value, items[at].value != *there.value.expose());
-            items[at].value.clone_from(there.value.expose());
+            assert_eq!(*new_value, items[at].value != text(there));
+            items[at].value = text(there);
             items[at].link = link_to(there);
         }
         Step::Adopt { secret, listed } => {
             let at = at(items, *secret);
             assert_eq!(items[at].link, Link::Manual);
-            items[at].value.clone_from(listing[*listed].value.expose());
+            items[at].value = text(&listing[*listed]);
             items[at].link = link_to(&listing[*listed]);
         }
         Step::Add { listed } => {
             let there = &listing[*listed];
             assert!(items.iter().all(|item| item.name != there.key), "{} is taken", there.key);
             let id = items.iter().map(|item| item.id).max().unwrap_or(0) + 1;
-            let (name, value) = (there.key.clone(), there.value.expose().clone());
+            let (name, value) = (there.key.clone(), text(there));
             items.push(Item { id, name, value, link: link_to(there), is_used: false });
         }
         Step::Delete { secret } => {
@@ -362,7 +369,7 @@ proptest! {
         for there in listing.iter().filter(|there| !bad.contains(&&there.reference)) {
             let same: Vec<_> = after.iter().filter(|item| item.link == link_to(there)).collect();
             prop_assert_eq!(same.len(), 1, "{:?}", there);
-            prop_assert_eq!((&same[0].name, &same[0].value), (&there.key, there.value.expose()));
+            prop_assert_eq!((&same[0].name, &same[0].value), (&there.key, &text(there)));
         }
     }
 }
