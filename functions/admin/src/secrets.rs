@@ -9,17 +9,13 @@ use axum::{
 use serde::Serialize;
 use serde_json::Value;
 use tidegate_aws::{
-    catalogue::{Listed, PageRequest, Stored},
-    error::StoreError,
-    keys::Kind,
-    registered::{Project, RegisteredApplication, Source, StoredSecret},
-    store::Store,
-    variables::StoredValue,
+    catalogue::Stored,
+    registered::{Source, StoredSecret},
+    secrets::{NewSecret, SecretChange},
 };
 use tidegate_domain::{
-    id::{ApplicationId, ProjectId, SecretGroupId, SecretId, TenantId},
+    id::{SecretGroupId, TenantId},
     secret::MASK,
-    variable::Scope,
 };
 use tidegate_web::{
     Problem,
@@ -102,45 +98,21 @@ pub(crate) async fn list(
     let asked = form.finish(|| Some(request_of(asked)))?;
     let found = match group {
         None => state.store.list(call.tenant(), &asked).await?,
-        Some(group) => of_group(&state.store, call.tenant(), group, asked).await?,
+        Some(group) => state.store.secrets_of_group(call.tenant(), group, &asked).await?,
     };
     Ok(page(found, View::from))
-}
-
-/// A full page of one group's secrets: reads on until there are enough, never past what the cursor says.
-async fn of_group(
-    store: &Store,
-    tenant: &TenantId,
-    group: SecretGroupId,
-    asked: PageRequest,
-) -> Result<Listed<Stored<StoredSecret>>, StoreError> {
-    let mut data: Vec<Stored<StoredSecret>> = Vec::new();
-    let mut cursor = asked.cursor;
-    loop {
-        let rest = PageRequest { limit: asked.limit - data.len(), cursor };
-        let found = store.list::<StoredSecret>(tenant, &rest).await?;
-        data.extend(found.data.into_iter().filter(|s| s.body.group_id == group));
-        cursor = found.next_cursor;
-        if cursor.is_none() || data.len() == asked.limit {
-            return Ok(Listed { data, next_cursor: cursor });
-        }
-    }
 }
 
 pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creation) -> Result<Response, Problem> {
     let Parsed { group_id, name, value } = read(Form::of_body(creation.body.take())?, None)?;
     let SecretField::New(value) = value else { return Err(Problem::internal()) };
     let (store, tenant) = (&state.store, creation.call.tenant());
-    let id = store.next_id(Kind::Secret).await?;
-    let value = store.seal_secret(tenant, id, 1, &value).await?;
-    let stored = Stored::new(
-        id,
-        StoredSecret { group_id, name, value, value_version: 1, source: Source::Manual, expires_at: None },
-        creation.call.now,
-    );
+    let new = NewSecret { group_id, name, value, source: Source::Manual, expires_at: None };
+    let stored = store.new_secret(tenant, new, creation.call.now).await?;
+    let id = stored.id;
     let event = creation.call.event("secret.created", format!("secret/{id}"));
     let answer = first_answer(&View::from(stored.clone()));
-    let created = store.create(tenant, &stored, creation.replay(&answer), &event).await?;
+    let created = store.create_secret(tenant, &stored, creation.replay(&answer), &event).await?;
     Ok(answer_creation(&created, &answer))
 }
 
@@ -174,16 +146,13 @@ pub(crate) async fn change(
         take_stamps(&mut form, old.id);
         form.read_only(&["valueVersion"]);
         let Parsed { group_id, name, value } = read(form, Some(&old.body))?;
-        let (value, value_version) = match value {
-            SecretField::Keep => (old.body.value.clone(), old.body.value_version),
-            SecretField::New(value) => {
-                let version = old.body.value_version + 1;
-                (store.seal_secret(tenant, old.id, version, &value).await?, version)
-            }
+        let value = match value {
+            SecretField::Keep => None,
+            SecretField::New(value) => Some(value),
         };
-        let new = StoredSecret { group_id, name, value, value_version, ..old.body.clone() };
+        let change = SecretChange { group_id, name, value, ..SecretChange::none(&old.body) };
         let event = call.event("secret.updated", format!("secret/{}", old.id));
-        match store.replace(tenant, &old, new, call.now, &event).await {
+        match store.change_secret(tenant, &old, change, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, View::from(stored))),
             Err(error) => race.lost(error)?,
         }
@@ -201,38 +170,9 @@ pub(crate) async fn delete(
         let old = find(&state, call.tenant(), &id).await?;
         conditions.allow_change(old.revision)?;
         let event = call.event("secret.deleted", format!("secret/{}", old.id));
-        match state.store.delete(call.tenant(), &old, call.now, &event).await {
+        match state.store.delete_secret(call.tenant(), &old, call.now, &event).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
-            Err(StoreError::InUse { .. }) => {
-                return Err(Problem::in_use(users(&state.store, call.tenant(), SecretId(old.id)).await?));
-            }
             Err(error) => race.lost(error)?,
         }
     }
-}
-
-/// The variables that refer to a secret. Reads every scope, which only a refused deletion pays for.
-async fn users(store: &Store, tenant: &TenantId, id: SecretId) -> Result<Vec<String>, StoreError> {
-    let mut scopes = vec![Scope::Global];
-    scopes.extend(store.every::<Project>(tenant).await?.iter().map(|p| Scope::Project(ProjectId(p.id))));
-    let applications = store.every::<RegisteredApplication>(tenant).await?;
-    scopes.extend(applications.iter().map(|a| Scope::Application(ApplicationId(a.id))));
-    let mut users = Vec::new();
-    for scope in scopes {
-        let of = match scope {
-            Scope::Global => "global".to_owned(),
-            Scope::Project(project) => format!("project {project}"),
-            Scope::Environment(environment) => format!("environment {environment}"),
-            Scope::Application(application) => format!("application {application}"),
-        };
-        for variable in store.variables(tenant, scope).await? {
-            match variable.value {
-                StoredValue::Reference { secret_id, .. } if secret_id == id => {
-                    users.push(format!("variable {} ({of})", variable.key));
-                }
-                StoredValue::Reference { .. } | StoredValue::Plain { .. } | StoredValue::Secret { .. } => {}
-            }
-        }
-    }
-    Ok(users)
 }

@@ -49,12 +49,15 @@ pub struct Stored<T> {
     pub revision: Revision,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// How many refer to it. Others change it, without a new revision.
+    #[serde(default)]
+    pub uses: u64,
     pub body: T,
 }
 
 impl<T> Stored<T> {
     pub fn new(id: u64, body: T, now: Timestamp) -> Self {
-        Self { id, revision: Revision(1), created_at: now, updated_at: now, body }
+        Self { id, revision: Revision(1), created_at: now, updated_at: now, uses: 0, body }
     }
 }
 
@@ -160,7 +163,12 @@ impl Store {
     ) -> Result<Created> {
         let now = stored.created_at;
         let mut writes = vec![
-            put(Part::Thing, thing_item(tenant, stored, 0)?, &self.table, Some(Expression::absent())),
+            put(
+                Part::Thing,
+                item(&keys::thing(tenant, T::KIND, stored.id), stored)?,
+                &self.table,
+                Some(Expression::absent()),
+            ),
             self.claim_name(tenant, stored)?,
             audit::write(Part::Other, tenant, event, now, &self.table)?,
         ];
@@ -208,6 +216,7 @@ impl Store {
             revision: Revision(old.revision.0 + 1),
             created_at: old.created_at,
             updated_at: now,
+            uses: old.uses,
             body,
         };
         let value = serde_dynamo::to_attribute_value(&new.body).map_err(StoreError::corrupt(T::KIND.noun()))?;
@@ -298,12 +307,6 @@ impl Store {
         let item = item(&key, &serde_json::json!({ "id": stored.id }))?;
         Ok(put(Part::Name(T::NAME_FIELD), item, &self.table, Some(Expression::absent())))
     }
-}
-
-fn thing_item<T: Resource>(tenant: &TenantId, stored: &Stored<T>, uses: u64) -> Result<Item> {
-    let mut item = item(&keys::thing(tenant, T::KIND, stored.id), stored)?;
-    item.insert("uses".to_owned(), number(uses));
-    Ok(item)
 }
 
 pub(crate) fn explain(cancelled: Cancelled<Part>) -> StoreError {

@@ -78,9 +78,14 @@ pub fn thing(t: &TenantId, kind: Kind, id: u64) -> Key {
     key(catalogue(t, kind), format!("{id:020}"))
 }
 
-/// Holds a unique name; also the list of a group's secrets by name.
+/// The names that are taken in a scope; also the list of a group's secrets by name.
+pub fn unique_names(t: &TenantId, scope: &str) -> String {
+    tenant(t, &format!("NAME#{scope}"))
+}
+
+/// Holds a unique name.
 pub fn unique_name(t: &TenantId, scope: &str, name: &str) -> Key {
-    key(tenant(t, &format!("NAME#{scope}")), name)
+    key(unique_names(t, scope), name)
 }
 
 /// Variables of a scope.
@@ -109,6 +114,16 @@ pub fn secret_versions(t: &TenantId, secret: SecretId) -> String {
 
 pub fn secret_version(t: &TenantId, secret: SecretId, version: u64) -> Key {
     key(secret_versions(t, secret), format!("{version:020}"))
+}
+
+/// Secrets that somebody is to be reminded of, in order of when.
+pub fn secret_expiries(t: &TenantId) -> String {
+    tenant(t, "SECRET_EXPIRIES")
+}
+
+/// `at` to the second, as [`deadline_time`] writes it.
+pub fn secret_expiry(t: &TenantId, at: Timestamp, secret: SecretId) -> Key {
+    key(secret_expiries(t), format!("{}#{:020}", deadline_time(at), secret.0))
 }
 
 /// Variables that refer to a secret.

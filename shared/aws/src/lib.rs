@@ -32,6 +32,7 @@ pub mod random;
 pub mod registered;
 pub mod releases;
 pub mod secrets_manager;
+pub mod secrets;
 pub mod settings;
 mod snapshots;
 pub mod store;

@@ -98,6 +98,9 @@ pub struct StoredSecret {
     pub value: Sealed,
     /// From 1; raised when the value changes.
     pub value_version: u64,
+    /// The first version that has, or had, an item of its own; none for a value from before there were any.
+    #[serde(default)]
+    pub versions_from: Option<u64>,
     #[serde(default)]
     pub source: Source,
     /// When somebody should have renewed it; only a reminder.
@@ -175,23 +178,6 @@ impl Resource for RegisteredApplication {
 }
 
 impl Store {
-    /// Seals the value of a secret that will have this id and version.
-    pub async fn seal_secret(
-        &self,
-        tenant: &TenantId,
-        id: u64,
-        version: u64,
-        value: &Secret<String>,
-    ) -> Result<Sealed> {
-        let place = Place { kind: "secret", id: &id.to_string(), version };
-        self.seal(tenant, Purpose::Secret, place, value.expose().as_bytes()).await.map(Sealed)
-    }
-
-    pub async fn open_secret(&self, tenant: &TenantId, id: u64, secret: &StoredSecret) -> Result<Secret<String>> {
-        let place = Place { kind: "secret", id: &id.to_string(), version: secret.value_version };
-        self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &secret.value.0).await
-    }
-
     pub async fn seal_password(
         &self,
         tenant: &TenantId,

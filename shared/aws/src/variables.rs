@@ -6,6 +6,7 @@ use tidegate_domain::{
     id::{Revision, SecretId, TenantId},
     secret::Secret,
     variable::{Layered, Origin, Scope, SecretReference, ValueType, VariableKey, Written},
+    variable_id::VariableId,
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     registered::Sealed,
     store::Store,
     table::{Cancelled, PageQuery, item, record},
-    write::{Expression, check, delete, put},
+    write::{Expression, Write, check, delete, put},
 };
 
 /// A stored variable. Its key and scope are its identity.
@@ -58,12 +59,11 @@ impl StoredVariable {
         }
     }
 
-    fn references(&self) -> Vec<Reference> {
-        match &self.value {
-            StoredValue::Reference { secret_id, .. } => {
-                vec![Reference { kind: Kind::Secret, id: secret_id.0, field: "value" }]
-            }
-            StoredValue::Plain { .. } | StoredValue::Secret { .. } => Vec::new(),
+    /// The secret that it refers to.
+    pub fn secret_id(&self) -> Option<SecretId> {
+        match self.value {
+            StoredValue::Reference { secret_id, .. } => Some(secret_id),
+            StoredValue::Plain { .. } | StoredValue::Secret { .. } => None,
         }
     }
 }
@@ -139,7 +139,7 @@ impl Store {
             put(Part::Name("key"), item(&key, variable)?, &self.table, Some(Expression::absent())),
             audit::write(Part::Other, tenant, event, now, &self.table)?,
         ];
-        writes.extend(variable.references().into_iter().map(|r| self.count_use(tenant, r, 1)));
+        writes.extend(self.use_writes(tenant, scope, &variable.key, (None, Some(variable)))?);
         match scope {
             Scope::Global => {}
             Scope::Project(id) => {
@@ -182,9 +182,7 @@ impl Store {
             put(Part::Thing, item(&key, new)?, &self.table, Some(Expression::revision(old.revision.0))),
             audit::write(Part::Other, tenant, event, new.updated_at, &self.table)?,
         ];
-        let (before, after) = (old.references(), new.references());
-        writes.extend(after.iter().filter(|r| !before.contains(r)).map(|r| self.count_use(tenant, *r, 1)));
-        writes.extend(before.iter().filter(|r| !after.contains(r)).map(|r| self.count_use(tenant, *r, -1)));
+        writes.extend(self.use_writes(tenant, scope, &old.key, (Some(old), Some(new)))?);
         self.table.transact(writes).await.map_err(explain)
     }
 
@@ -201,11 +199,39 @@ impl Store {
             delete(Part::Thing, &key, &self.table, Some(Expression::revision(old.revision.0))),
             audit::write(Part::Other, tenant, event, now, &self.table)?,
         ];
-        writes.extend(old.references().into_iter().map(|r| self.count_use(tenant, r, -1)));
+        writes.extend(self.use_writes(tenant, scope, &old.key, (Some(old), None))?);
         if let Scope::Project(id) = scope {
             writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, -1));
         }
         self.table.transact(writes).await.map_err(explain)
+    }
+
+    /// What a change of a variable, from one state to another, means for the secrets that it refers to: each counts its uses
+    /// and lists them. For the transaction that makes the change.
+    pub(crate) fn use_writes(
+        &self,
+        tenant: &TenantId,
+        scope: Scope,
+        key: &VariableKey,
+        (old, new): (Option<&StoredVariable>, Option<&StoredVariable>),
+    ) -> Result<Vec<Write<Part>>> {
+        let [before, after] = [old, new].map(|variable| variable.and_then(StoredVariable::secret_id));
+        if before == after {
+            return Ok(Vec::new());
+        }
+        let of = VariableId::new(scope, key).to_string();
+        let reference = |id: SecretId| Reference { kind: Kind::Secret, id: id.0, field: "value" };
+        let mut writes = Vec::new();
+        if let Some(id) = after {
+            let listed = keys::secret_use(tenant, id, &of);
+            writes.push(self.count_use(tenant, reference(id), 1));
+            writes.push(put(Part::Other, item(&listed, &serde_json::json!({}))?, &self.table, None));
+        }
+        if let Some(id) = before {
+            writes.push(self.count_use(tenant, reference(id), -1));
+            writes.push(delete(Part::Other, &keys::secret_use(tenant, id, &of), &self.table, None));
+        }
+        Ok(writes)
     }
 
     /// A stored variable as a layer's entry, its own secret opened.

@@ -24,3 +24,4 @@ pub mod sync;
 pub mod task;
 pub mod token;
 pub mod variable;
+pub mod variable_id;
