@@ -81,7 +81,7 @@ async fn every_fault_of_an_application_is_told_at_once() {
     let answer = admin.post("applications", json!({
         "projectId": "NOPE", "name": "my app", "image": "myapp:v1", "ports": [{"host": 0, "container": 80, "proto": "tcp"},
         {"host": 80, "container": 80}, {"host": 80, "container": 81}], "hosts": {"names": []}, "tenantId": "other",
-        "versionPattern": "(", "parameters": [{"name": "1"}], "healthCheck": {"type": "http"}, "envId": "env-1",
+        "versionPattern": "(", "parameters": [{"name": "1"}], "healthCheck": {"type": "http"}, "envId": "1",
         "container": {"volumes": [{"source": "/a/../b", "target": "data"}], "cpus": 0},
         "rollout": {"maxParallel": 21, "bakeSeconds": 3601},
     })).await;
@@ -102,7 +102,7 @@ async fn every_fault_of_an_application_is_told_at_once() {
         ("container.volumes[0].target", "format-path"),
         ("rollout.bakeSeconds", "out-of-range"),
         ("rollout.maxParallel", "out-of-range"),
-        ("envId", "not-supported"),
+        ("envId", "format-id"),
         ("tenantId", "unknown-field"),
     ];
     let mut faults = answer.faults();

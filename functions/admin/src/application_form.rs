@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tidegate_domain::{
     application::{
         Application, Concurrency, ContainerName, HealthCheck, HostSelector, MAX_HOSTS, Port, Probe, Protocol, Rollout,
         Strategy, VersionPattern,
     },
     approval::ApprovalPolicy,
-    id::{HostName, ProjectId, RegistryId},
+    id::{EnvironmentId, HostName, ProjectId, RegistryId},
     image::ImageName,
     invalid::Invalid,
     issue::{self, Allow, IssueTrigger, Label, Repository, VERSION_FIELD},
@@ -69,7 +69,7 @@ pub(crate) fn read(mut form: Form, owner: &str, stored: Option<&Application>) ->
         .unwrap_or(webhook_enabled);
     let limits = form
         .object("limits", stored.and_then(|s| s.limits), |form| settings::limits(form, stored.and_then(|s| s.limits)));
-    form.only("envId", &[Value::Null]);
+    let env_id = form.nullable("envId", stored.and_then(|s| s.env_id), |text: String| EnvironmentId::parse(&text));
     let approval = stored.map(|s| s.approval).unwrap_or_default();
     let approval = form.object("approval", Some(approval), |form| Some(read_approval(form))).unwrap_or_default();
     form.only("trustedRepositories", &[json!([])]);
@@ -84,6 +84,7 @@ pub(crate) fn read(mut form: Form, owner: &str, stored: Option<&Application>) ->
             registry_id,
             ports,
             hosts,
+            env_id,
             version_pattern,
             parameters,
             health_check,

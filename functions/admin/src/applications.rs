@@ -72,6 +72,7 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
     let project = parsed.project.of_field(store, tenant).await?;
     let application = parsed.in_project(project);
     check_registry(store, tenant, &application).await?;
+    check_environment(store, tenant, &application).await?;
     host_ports::check(store, tenant, None, &application).await?;
     let id = store.next_id(Kind::Application).await?;
     let token = Token::from_random(TokenKind::Webhook, &random::bytes());
@@ -107,6 +108,16 @@ async fn check_registry(store: &Store, tenant: &TenantId, application: &Applicat
         )));
     }
     Ok(())
+}
+
+/// Another project's is as unknown as one that does not exist. That it is not deleted meanwhile is for the transaction to see.
+async fn check_environment(store: &Store, tenant: &TenantId, application: &Application) -> Result<(), Problem> {
+    let Some(id) = application.env_id else { return Ok(()) };
+    match store.environment(tenant, id).await {
+        Ok(stored) if stored.body.project_id == application.project_id => Ok(()),
+        Ok(_) | Err(StoreError::Missing) => Err(Problem::validation_failed(vec![reference_missing().at("envId")])),
+        Err(other) => Err(other.into()),
+    }
 }
 
 pub(crate) async fn find(
@@ -161,6 +172,7 @@ pub(crate) async fn change(
         let current = store.application_state(tenant, ApplicationId(old.id)).await.map_err(missing(WHAT))?;
         check_identity(&old.body.application, &application, &current)?;
         check_registry(store, tenant, &application).await?;
+        check_environment(store, tenant, &application).await?;
         host_ports::check(store, tenant, Some(old.id), &application).await?;
         let new = RegisteredApplication { application, ..old.body.clone() };
         let event = call.event("application.updated", format!("application/{}", old.id));

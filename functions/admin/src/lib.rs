@@ -11,6 +11,10 @@ mod call;
 mod container_form;
 mod deploying;
 mod deployments;
+mod environment_form;
+mod environment_variables;
+mod environment_view;
+mod environments;
 mod health;
 mod host_ports;
 mod host_view;
@@ -88,6 +92,17 @@ pub fn router(state: AdminState) -> Router {
         .route("/secret-groups/{id}", get(secret_groups::show).put(secret_groups::change).delete(secret_groups::delete))
         .route("/secrets", get(secrets::list).post(secrets::create))
         .route("/secrets/{id}", get(secrets::show).put(secrets::change).delete(secrets::delete))
+        .route("/environments", get(environments::list).post(environments::create))
+        .route("/environments/active", get(environments::active))
+        .route("/environments/{id}", get(environments::show).put(environments::change).delete(environments::delete))
+        .route("/environments/{id}/activate", post(environments::activate))
+        .route("/environments/{id}/restore", post(environments::restore))
+        .route("/environments/{id}/clone", post(environments::clone))
+        .route("/environments/{id}/variables", get(environment_variables::list).post(environment_variables::create))
+        .route(
+            "/environments/{id}/variables/{key}",
+            get(environment_variables::show).put(environment_variables::set).delete(environment_variables::delete),
+        )
         .route("/variables", get(variables::list).post(variables::create))
         .route("/variables/{id}", get(variables::show).put(variables::change).delete(variables::delete))
         .route("/applications", get(applications::list).post(applications::create))

@@ -9,14 +9,14 @@ use axum::{
 use serde::Serialize;
 use serde_json::Value;
 use tidegate_aws::{
-    catalogue::Stored,
+    catalogue::{PageRequest, Stored},
     error::StoreError,
     keys::Kind,
     registered::{Project, RegisteredApplication},
     store::Store,
 };
 use tidegate_domain::{
-    id::{ProjectId, TenantId},
+    id::{EnvironmentId, ProjectId, TenantId},
     invalid::Invalid,
     variable::Scope,
 };
@@ -82,6 +82,12 @@ impl ProjectRef {
         }
     }
 
+    /// The project itself.
+    pub(crate) async fn find(&self, store: &Store, tenant: &TenantId) -> Result<Stored<Project>, StoreError> {
+        let id = self.resolve(store, tenant).await?.ok_or(StoreError::Missing)?;
+        store.find(tenant, id.0).await
+    }
+
     /// As [`ProjectRef::resolve`], for a field of a request.
     pub(crate) async fn of_field(&self, store: &Store, tenant: &TenantId) -> Result<ProjectId, Problem> {
         let found = self.resolve(store, tenant).await?;
@@ -141,9 +147,8 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
 }
 
 async fn find(state: &AdminState, tenant: &TenantId, id: &str) -> Result<Stored<Project>, Problem> {
-    let gone = || Problem::not_found(WHAT);
-    let project = ProjectRef::parse(id).map_err(|_| gone())?.resolve(&state.store, tenant).await?.ok_or_else(gone)?;
-    state.store.find(tenant, project.0).await.map_err(missing(WHAT))
+    let project = ProjectRef::parse(id).map_err(|_| Problem::not_found(WHAT))?;
+    project.find(&state.store, tenant).await.map_err(missing(WHAT))
 }
 
 pub(crate) async fn show(
@@ -205,6 +210,10 @@ async fn users(store: &Store, tenant: &TenantId, id: u64) -> Result<Vec<String>,
     let mut users: Vec<_> =
         applications.map(|a| format!("application {} ({})", a.id, a.body.application.name.as_str())).collect();
     let variables = store.variables(tenant, Scope::Project(ProjectId(id))).await?;
+    let first = PageRequest { limit: 200, cursor: None };
+    let (environments, _) = store.list_environments(tenant, Some(ProjectId(id)), &first).await?;
+    let environments = environments.data.iter();
+    users.extend(environments.map(|e| format!("environment {} ({})", EnvironmentId(e.id), e.body.name)));
     users.extend(variables.iter().map(|v| format!("variable {} of this project", v.key)));
     Ok(users)
 }

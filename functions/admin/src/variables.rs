@@ -55,9 +55,8 @@ pub(crate) struct View {
 
 fn view(scope: Scope, variable: StoredVariable) -> View {
     let (project_id, application_id) = match scope {
-        Scope::Global => (None, None),
+        Scope::Global | Scope::Environment(_) => (None, None),
         Scope::Project(id) => (Some(id), None),
-        Scope::Environment(_) => (None, None),
         Scope::Application(id) => (None, Some(id)),
     };
     let is_secret = variable.is_secret();
@@ -153,7 +152,7 @@ impl ScopeFields {
 }
 
 /// A value as a request writes it, of its type, not stored yet.
-enum Given {
+pub(crate) enum Given {
     Text {
         text: Secret<String>,
         is_secret: bool,
@@ -180,7 +179,7 @@ fn read_type(form: &mut Form, stored: Option<ValueType>, value: Option<&Secret<S
 }
 
 /// Takes `value`, `valueType` and `isSecret`; what is left out stays as stored.
-fn read_value(form: &mut Form, stored: Option<&StoredVariable>) -> Option<(ValueType, Given)> {
+pub(crate) fn read_value(form: &mut Form, stored: Option<&StoredVariable>) -> Option<(ValueType, Given)> {
     let hidden = stored.is_some_and(|s| match s.value {
         StoredValue::Secret { .. } => true,
         StoredValue::Plain { .. } | StoredValue::Reference { .. } => false,
@@ -223,7 +222,7 @@ fn read_value(form: &mut Form, stored: Option<&StoredVariable>) -> Option<(Value
 }
 
 /// The value as it is stored under the variable's next revision; `None` if nothing changes.
-async fn store_value(
+pub(crate) async fn store_value(
     store: &Store,
     tenant: &TenantId,
     scope: Scope,

@@ -1,10 +1,12 @@
-//! The sweep, each minute: does what a lost report, a crash or an outage left undone, ends approvals whose time is over, and
-//! says again what nobody has heeded.
+//! The sweep, each minute: does what a lost report, a crash or an outage left undone, ends approvals whose time is over, says
+//! again what nobody has heeded, and removes environments that were deleted long ago.
 //!
 //! Every pass is the whole of it: nothing is remembered from one to the next, and none needs the one before.
 
 use serde::Serialize;
-use tidegate_aws::{approvals::TimedOut, clock, error::StoreError, store::Store, sweep::Swept};
+use tidegate_aws::{
+    approvals::TimedOut, clock, environments::EnvironmentsSwept, error::StoreError, store::Store, sweep::Swept,
+};
 
 /// Why a pass, or a part of it, did nothing. The next one is a minute away.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +20,8 @@ pub enum SweepError {
     Approvals(#[source] StoreError),
     #[error("what waits to be taken in cannot be listed")]
     Intake(#[source] StoreError),
+    #[error("the environments that are due cannot be listed")]
+    Environments(#[source] StoreError),
 }
 
 /// What a pass found and did.
@@ -29,6 +33,7 @@ pub struct Pass {
     pub approvals: TimedOut,
     /// Messages that were sent again.
     pub sent_again: usize,
+    pub environments: EnvironmentsSwept,
 }
 
 /// One pass. What it found and did is logged, and given back; an error is the caller's to log. No part keeps another from
@@ -38,18 +43,21 @@ pub struct Pass {
 /// If a part could not be done at all, so that the caller's alarms see it; one that got something done has not failed.
 pub async fn sweep(store: &Store) -> Result<Pass, SweepError> {
     let now = clock::now();
-    let (swept, approvals, sent_again) = tokio::join!(
+    let (swept, approvals, sent_again, environments) = tokio::join!(
         Box::pin(store.sweep(now)),
         Box::pin(store.time_out_approvals(now)),
-        Box::pin(store.sweep_intake(now))
+        Box::pin(store.sweep_intake(now)),
+        Box::pin(store.sweep_environments(now))
     );
     let pass = Pass {
         swept: swept.map_err(SweepError::List)?,
         approvals: approvals.map_err(SweepError::Approvals)?,
         sent_again: sent_again.map_err(SweepError::Intake)?,
+        environments: environments.map_err(SweepError::Environments)?,
     };
     let Swept { live, folded, launched, woken, unreachable, superseded, failed } = pass.swept;
     let TimedOut { timed_out, failed: undecided } = pass.approvals;
+    let EnvironmentsSwept { purged, settled, failed: unsettled } = pass.environments;
     tracing::info!(
         live,
         folded,
@@ -61,6 +69,9 @@ pub async fn sweep(store: &Store) -> Result<Pass, SweepError> {
         timed_out,
         undecided,
         pass.sent_again,
+        purged,
+        settled,
+        unsettled,
         "swept"
     );
     if live > 0 && failed == live { Err(SweepError::All { live }) } else { Ok(pass) }

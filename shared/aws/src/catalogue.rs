@@ -98,6 +98,8 @@ pub(crate) enum Part {
     Name(&'static str),
     Reference(&'static str),
     Replay,
+    /// A project's pointer to its active environment.
+    Pointer,
     Other,
 }
 
@@ -302,7 +304,7 @@ impl Store {
         update(Part::Reference(reference.field), &key, &self.table, change, Expression::present())
     }
 
-    fn claim_name<T: Resource>(&self, tenant: &TenantId, stored: &Stored<T>) -> Result<Write<Part>> {
+    pub(crate) fn claim_name<T: Resource>(&self, tenant: &TenantId, stored: &Stored<T>) -> Result<Write<Part>> {
         let key = keys::unique_name(tenant, &stored.body.name_scope(), stored.body.unique_name());
         let item = item(&key, &serde_json::json!({ "id": stored.id }))?;
         Ok(put(Part::Name(T::NAME_FIELD), item, &self.table, Some(Expression::absent())))
@@ -317,12 +319,12 @@ pub(crate) fn explain(cancelled: Cancelled<Part>) -> StoreError {
     let of = |part: &Part| match part {
         Part::Name(field) => Some(StoreError::NameTaken { field }),
         Part::Reference(field) => Some(StoreError::ReferenceMissing { field }),
-        Part::Thing | Part::Replay | Part::Other => None,
+        Part::Thing | Part::Replay | Part::Pointer | Part::Other => None,
     };
     parts.iter().find_map(of).unwrap_or(StoreError::Conflict)
 }
 
-fn uses(item: &Item) -> u64 {
+pub(crate) fn uses(item: &Item) -> u64 {
     item.get("uses").and_then(|v| v.as_n().ok()).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 

@@ -30,6 +30,10 @@ pub enum Kind {
     Secret,
     SecretProvider,
     Environment,
+    /// Apart from those that are there, so that nothing that is conditional on an environment finds one.
+    DeletedEnvironment,
+    /// Of one that is about to be created: never shown.
+    EnvironmentDraft,
 }
 
 impl Kind {
@@ -42,6 +46,8 @@ impl Kind {
             Self::Secret => "SECRET",
             Self::SecretProvider => "SECRET_PROVIDER",
             Self::Environment => "ENVIRONMENT",
+            Self::DeletedEnvironment => "DELETED_ENVIRONMENT",
+            Self::EnvironmentDraft => "ENVIRONMENT_DRAFT",
         }
     }
 
@@ -55,6 +61,8 @@ impl Kind {
             Self::Secret => "secret",
             Self::SecretProvider => "secret provider",
             Self::Environment => "environment",
+            Self::DeletedEnvironment => "deleted environment",
+            Self::EnvironmentDraft => "environment's draft",
         }
     }
 }
@@ -136,9 +144,33 @@ pub fn secret_use(t: &TenantId, secret: SecretId, of: &str) -> Key {
     key(secret_uses(t, secret), of)
 }
 
-/// Scope of the unique names of a project's environments.
+/// Scope of the unique names of a project's environments; also the list of them by name.
 pub fn environment_scope(project: ProjectId) -> String {
     format!("ENVIRONMENTS#{project}")
+}
+
+/// Scope under which a project's deleted environments are listed, by id.
+pub fn deleted_environment_scope(project: ProjectId) -> String {
+    format!("DELETED_ENVIRONMENTS#{project}")
+}
+
+/// Environments of all tenants that something is to be done about, in order of time, so that the sweep reads no more than
+/// what is due.
+pub fn environments_due() -> String {
+    "ENVIRONMENTS_DUE".to_owned()
+}
+
+pub fn environment_due(at: Timestamp, t: &TenantId, kind: Kind, id: u64) -> Key {
+    key(environments_due(), format!("{}#{t}#{}#{id}", deadline_time(at), kind.name()))
+}
+
+/// What [`environment_due`] put into the sort key.
+pub fn parse_environment_due(sk: &str) -> Option<(TenantId, Kind, u64)> {
+    let mut parts = sk.split('#').skip(1);
+    let (tenant, name, id) = (parts.next()?, parts.next()?, parts.next()?);
+    let kinds = [Kind::Environment, Kind::DeletedEnvironment, Kind::EnvironmentDraft];
+    let kind = kinds.into_iter().find(|kind| kind.name() == name)?;
+    Some((TenantId::parse(tenant).ok()?, kind, id.parse().ok()?))
 }
 
 /// Scope of the unique names of a group's secrets.
@@ -411,6 +443,18 @@ mod tests {
         assert!(task.sk < assignment.sk && assignment.sk < heartbeat.sk);
         assert_eq!(parse_task(&task.sk), Some(id));
         assert_eq!(parse_task(&assignment.sk), None);
+    }
+
+    #[test]
+    fn a_due_environment_is_read_back_from_its_sort_key() {
+        let tenant = TenantId::parse("acme-1").unwrap();
+        for kind in [Kind::Environment, Kind::DeletedEnvironment, Kind::EnvironmentDraft] {
+            let key = environment_due(Timestamp::UNIX_EPOCH, &tenant, kind, 12);
+            assert_eq!(parse_environment_due(&key.sk), Some((tenant.clone(), kind, 12)));
+        }
+        for wrong in ["", "000000000000#acme", "000000000000#acme#SECRET#1", "000000000000#acme#ENVIRONMENT#x"] {
+            assert_eq!(parse_environment_due(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -173,7 +173,9 @@ impl Resource for RegisteredApplication {
         let project = Reference { kind: Kind::Project, id: self.application.project_id.0, field: "projectId" };
         let registry =
             self.application.registry_id.map(|id| Reference { kind: Kind::Registry, id: id.0, field: "registryId" });
-        [project].into_iter().chain(registry).collect()
+        let environment =
+            self.application.env_id.map(|id| Reference { kind: Kind::Environment, id: id.0, field: "envId" });
+        [project].into_iter().chain(registry).chain(environment).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Stored variables of every scope.
+//! Stored variables of every scope. Those of an environment are part of its item: see [`crate::environments`].
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -70,10 +70,18 @@ impl StoredVariable {
 
 impl Store {
     pub async fn variable(&self, tenant: &TenantId, scope: Scope, key: &VariableKey) -> Result<StoredVariable> {
+        if let Scope::Environment(id) = scope {
+            return self.environment(tenant, id).await?.body.variable(key).cloned().ok_or(StoreError::Missing);
+        }
         self.table.read(&keys::variable(tenant, scope, key), "variable").await?.ok_or(StoreError::Missing)
     }
 
+    /// # Errors
+    /// [`StoreError::Missing`] for an environment that does not exist; other scopes are empty then.
     pub async fn variables(&self, tenant: &TenantId, scope: Scope) -> Result<Vec<StoredVariable>> {
+        if let Scope::Environment(id) = scope {
+            return Ok(self.environment(tenant, id).await?.body.variables);
+        }
         let items = self.table.all(&keys::variables(tenant, scope), "").await?;
         items.into_iter().map(|item| record(item, "variable")).collect()
     }
@@ -85,6 +93,9 @@ impl Store {
         scope: Scope,
         page: &PageRequest,
     ) -> Result<Listed<StoredVariable>> {
+        if let Scope::Environment(id) = scope {
+            return self.list_environment_variables(tenant, id, page).await;
+        }
         let list = keys::variables(tenant, scope);
         let after = self.read_cursor(tenant, &list, page.cursor.as_deref()).await?;
         let query = PageQuery { after: after.as_deref(), limit: Some(page.limit), ..PageQuery::default() };
@@ -133,6 +144,9 @@ impl Store {
         replay: Option<Replay<'_>>,
         event: &AuditEvent,
     ) -> Result<Created> {
+        if let Scope::Environment(id) = scope {
+            return self.create_environment_variable(tenant, id, variable, replay, event).await;
+        }
         let now = variable.created_at;
         let key = keys::variable(tenant, scope, &variable.key);
         let mut writes = vec![
@@ -141,14 +155,10 @@ impl Store {
         ];
         writes.extend(self.use_writes(tenant, scope, &variable.key, (None, Some(variable)))?);
         match scope {
-            Scope::Global => {}
+            Scope::Global | Scope::Environment(_) => {}
             Scope::Project(id) => {
                 // Counted, so that a project is not deleted under its variables.
                 writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, 1));
-            }
-            Scope::Environment(id) => {
-                let key = keys::thing(tenant, Kind::Environment, id.0);
-                writes.push(check(Part::Reference("envId"), &key, &self.table, Expression::present()));
             }
             Scope::Application(id) => {
                 let key = keys::thing(tenant, Kind::Application, id.0);
@@ -177,6 +187,9 @@ impl Store {
         new: &StoredVariable,
         event: &AuditEvent,
     ) -> Result<()> {
+        if let Scope::Environment(id) = scope {
+            return self.replace_environment_variable(tenant, id, old, new, event).await;
+        }
         let key = keys::variable(tenant, scope, &old.key);
         let mut writes = vec![
             put(Part::Thing, item(&key, new)?, &self.table, Some(Expression::revision(old.revision.0))),
@@ -194,6 +207,9 @@ impl Store {
         now: Timestamp,
         event: &AuditEvent,
     ) -> Result<()> {
+        if let Scope::Environment(id) = scope {
+            return self.delete_environment_variable(tenant, id, old, now, event).await;
+        }
         let key = keys::variable(tenant, scope, &old.key);
         let mut writes = vec![
             delete(Part::Thing, &key, &self.table, Some(Expression::revision(old.revision.0))),
@@ -256,7 +272,7 @@ impl Store {
     }
 }
 
-fn variable_place(scope: Scope, key: &VariableKey) -> String {
+pub(crate) fn variable_place(scope: Scope, key: &VariableKey) -> String {
     match scope {
         Scope::Global => format!("global/{key}"),
         Scope::Project(id) => format!("project/{id}/{key}"),

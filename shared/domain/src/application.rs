@@ -11,7 +11,7 @@ use crate::{
     approval::ApprovalPolicy,
     container::ContainerOptions,
     host::Candidate,
-    id::{HostName, ProjectId, RegistryId},
+    id::{EnvironmentId, HostName, ProjectId, RegistryId},
     image::{ImageName, Version},
     invalid::Invalid,
     issue::IssueTrigger,
@@ -36,6 +36,9 @@ pub struct Application {
     pub registry_id: Option<RegistryId>,
     pub ports: Vec<Port>,
     pub hosts: HostSelector,
+    /// Whose variables its deployments get; none for those of the project's active environment.
+    #[serde(default)]
+    pub env_id: Option<EnvironmentId>,
     /// What `version` must look like, anchored; none for any tag or digest.
     pub version_pattern: Option<VersionPattern>,
     /// What a request's `variables` may carry.

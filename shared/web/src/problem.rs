@@ -157,6 +157,22 @@ impl Problem {
             .with("field", field)
     }
 
+    /// 404 for a project of which no environment is active, or that does not exist.
+    pub fn no_active_environment() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-active-environment",
+            "No active environment",
+            "The project has no active environment. Activate one: POST /api/v2/environments/{envId}/activate.",
+        )
+    }
+
+    /// 409 for the deletion of a project's active environment.
+    pub fn environment_active(name: &str) -> Self {
+        let detail = format!("{name} is its project's active environment. Activate another one, then delete it.");
+        Self::new(StatusCode::CONFLICT, "environment-active", "Environment active", detail).with("name", name)
+    }
+
     /// 409 for a change that cannot be made as things stand.
     pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", "Conflict", detail)
@@ -410,6 +426,7 @@ impl From<StoreError> for Problem {
             StoreError::ReferenceMissing { field } => Self::validation_failed(vec![reference_missing().at(field)]),
             StoreError::InUse { by } => Self::in_use(by),
             StoreError::NameTaken { field } => Self::name_taken(field),
+            StoreError::TooManyVariables => Self::validation_failed(vec![too_many_variables().at("variables")]),
             StoreError::BadCursor => Self::bad_cursor(),
             StoreError::KeyDisabled { key } => {
                 tracing::error!(key.alias = key, "the encryption key is disabled");
@@ -422,6 +439,15 @@ impl From<StoreError> for Problem {
             }
         }
     }
+}
+
+fn too_many_variables() -> Invalid {
+    use tidegate_domain::variable::{MAX_TOTAL_BYTES, MAX_VARIABLES};
+    Invalid::new(
+        "too-many-variables",
+        "would be more than a deployment may have",
+        format!("stay within {MAX_VARIABLES} variables and {MAX_TOTAL_BYTES} bytes of names and values"),
+    )
 }
 
 /// Said of a field that names something which does not exist.
