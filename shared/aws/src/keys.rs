@@ -1,5 +1,7 @@
 //! Every key of the table, and nothing else. The table of access patterns is `infra/decisions/0002-single-table.md`.
 
+mod syncs;
+
 use jiff::Timestamp;
 use tidegate_domain::{
     id::{ApplicationId, DeploymentId, HostName, ProjectId, SecretGroupId, SecretId, TenantId},
@@ -8,6 +10,8 @@ use tidegate_domain::{
     task::TaskId,
     variable::{Scope, VariableKey},
 };
+
+pub use syncs::{due_sync, due_syncs, parse_due_sync, provider_owner, sync, sync_state, syncs};
 
 /// Primary key of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

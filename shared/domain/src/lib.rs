@@ -21,6 +21,7 @@ pub mod refusal;
 pub mod secret;
 pub mod settings;
 pub mod sync;
+pub mod sync_run;
 pub mod task;
 pub mod token;
 pub mod variable;

@@ -85,7 +85,7 @@ pub enum Step {
 pub struct Plan {
     pub steps: Vec<Step>,
     /// Secrets that are as the source has them.
-    pub unchanged: usize,
+    pub unchanged: Vec<SecretId>,
     /// What was listed and cannot be taken as it is.
     pub problems: Vec<Trouble>,
     /// Secrets that would have been deleted, and are kept because the listing looks wrong or something refers to them.
@@ -141,7 +141,7 @@ pub fn plan(listing: &[Listed], known: &[Known], rules: Rules) -> Result<Plan, V
             Link::Synced { .. } if new_value || !is_renamed && !is_linked(&secret.link, there, rules.provider) => {
                 plan.steps.push(Step::Update { secret: secret.id, listed, new_value });
             }
-            Link::Synced { .. } if !is_renamed => plan.unchanged += 1,
+            Link::Synced { .. } if !is_renamed => plan.unchanged.push(secret.id),
             Link::Synced { .. } => {}
         }
     }

@@ -82,7 +82,7 @@ fn what_is_new_is_added_and_what_has_changed_is_updated() {
     check(&[], &[], &[]);
     check(&["r1 A=1", "r2 B=2"], &[], &["add A", "add B"]);
     let plan = check(&["r1 A=1", "r2 B=3", "r3 C=1"], &["1 A=1 r1", "2 B=2 r2"], &["update 2", "add C"]);
-    assert_eq!(plan.unchanged, 1);
+    assert_eq!(plan.unchanged, [SecretId(1)]);
     check(&["r1 A=1"], &["1 A=1 r1 stale"], &["link 1"]);
     check(&["r1 A=2"], &["1 A=1 r1 stale"], &["update 1"]);
     let mut unreadable = known("1 A=1 r1");

@@ -9,6 +9,7 @@ pub mod error;
 pub mod field;
 mod http;
 pub mod infisical;
+pub mod sync;
 
 use std::{future::Future, time::Duration};
 
@@ -20,6 +21,7 @@ use tidegate_domain::{
 
 pub use error::ProviderError;
 pub use field::{Field, Need, Settings};
+pub use sync::Syncer;
 
 use crate::{aws_secrets_manager::AwsSecretsManager, infisical::Infisical};
 
