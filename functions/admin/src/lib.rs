@@ -9,6 +9,7 @@ mod applications;
 mod approvals;
 mod call;
 mod container_form;
+mod data_keys;
 mod deploying;
 mod deployments;
 mod environment_form;
@@ -32,6 +33,8 @@ mod refusal;
 mod registries;
 mod releases;
 mod secret_groups;
+mod secret_import;
+mod secret_versions;
 mod secrets;
 mod settings;
 pub mod sign_in;
@@ -90,8 +93,13 @@ pub fn router(state: AdminState) -> Router {
         .route("/registries/{id}", get(registries::show).put(registries::change).delete(registries::delete))
         .route("/secret-groups", get(secret_groups::list).post(secret_groups::create))
         .route("/secret-groups/{id}", get(secret_groups::show).put(secret_groups::change).delete(secret_groups::delete))
+        .route("/secret-groups/{id}/import", post(secret_import::import))
         .route("/secrets", get(secrets::list).post(secrets::create))
         .route("/secrets/{id}", get(secrets::show).put(secrets::change).delete(secrets::delete))
+        .route("/secrets/{id}/reveal", post(secret_versions::reveal))
+        .route("/secrets/{id}/used-by", get(secret_versions::used_by))
+        .route("/secrets/{id}/versions", get(secret_versions::list))
+        .route("/secrets/{id}/versions/{version}/restore", post(secret_versions::restore))
         .route("/environments", get(environments::list).post(environments::create))
         .route("/environments/active", get(environments::active))
         .route("/environments/{id}", get(environments::show).put(environments::change).delete(environments::delete))
@@ -128,6 +136,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/deployments/{id}/cancel", post(deployments::cancel))
         .route("/deployments/{id}/retry", post(deploying::retry))
         .route("/queue", get(queue::show))
+        .route("/data-keys", get(data_keys::show))
+        .route("/data-keys/rotate", post(data_keys::rotate))
         .route("/settings", get(settings::show).put(settings::change))
         .route("/metrics/summary", get(metrics_summary::show))
         .route("/hosts", get(hosts::list))

@@ -9,12 +9,12 @@ use axum::{
 use serde::Serialize;
 use serde_json::Value;
 use tidegate_aws::{
-    catalogue::Stored,
+    catalogue::{PageRequest, Stored},
     error::StoreError,
     keys::Kind,
-    registered::{SecretGroup, StoredSecret},
+    registered::SecretGroup,
 };
-use tidegate_domain::id::TenantId;
+use tidegate_domain::id::{SecretGroupId, TenantId};
 use tidegate_web::{
     Problem,
     auth::{Read, Write},
@@ -32,7 +32,9 @@ use crate::{
     },
 };
 
-const WHAT: &str = "The secret group";
+pub(crate) const WHAT: &str = "The secret group";
+/// A refused deletion names so many of the group's secrets.
+const SECRETS_NAMED: usize = 100;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -84,7 +86,7 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
     Ok(answer_creation(&created, &answer))
 }
 
-async fn find(state: &AdminState, tenant: &TenantId, id: &str) -> Result<Stored<SecretGroup>, Problem> {
+pub(crate) async fn find(state: &AdminState, tenant: &TenantId, id: &str) -> Result<Stored<SecretGroup>, Problem> {
     state.store.find(tenant, path_id(id, WHAT)?).await.map_err(missing(WHAT))
 }
 
@@ -134,9 +136,11 @@ pub(crate) async fn delete(
         match state.store.delete(call.tenant(), &old, call.now, &event).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
             Err(StoreError::InUse { .. }) => {
-                let secrets = state.store.every::<StoredSecret>(call.tenant()).await?;
-                let own = secrets.iter().filter(|s| s.body.group_id.0 == old.id);
-                return Err(Problem::in_use(own.map(|s| format!("secret {} ({})", s.id, s.body.name)).collect()));
+                let first = PageRequest { limit: SECRETS_NAMED, cursor: None };
+                let own = state.store.secrets_of_group(call.tenant(), SecretGroupId(old.id), &first).await?;
+                let mut users: Vec<_> = own.data.iter().map(|s| format!("secret {} ({})", s.id, s.body.name)).collect();
+                users.extend(own.next_cursor.map(|_| "further secrets".to_owned()));
+                return Err(Problem::in_use(users));
             }
             Err(error) => race.lost(error)?,
         }

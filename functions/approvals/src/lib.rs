@@ -1,12 +1,18 @@
 //! The sweep, each minute: does what a lost report, a crash or an outage left undone, ends approvals whose time is over, says
-//! again what nobody has heeded, and removes environments that were deleted long ago.
+//! again what nobody has heeded, removes environments that were deleted long ago, and goes on with the rotation of data keys.
 //!
 //! Every pass is the whole of it: nothing is remembered from one to the next, and none needs the one before.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tidegate_aws::{
-    approvals::TimedOut, clock, environments::EnvironmentsSwept, error::StoreError, store::Store, sweep::Swept,
+    approvals::TimedOut, clock, environments::EnvironmentsSwept, error::StoreError, reencryption::Reencrypted,
+    store::Store, sweep::Swept,
 };
+
+/// So long a pass goes on with a rotation of data keys; the function ends after 29 s.
+const REENCRYPTION: Duration = Duration::from_secs(15);
 
 /// Why a pass, or a part of it, did nothing. The next one is a minute away.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +28,8 @@ pub enum SweepError {
     Intake(#[source] StoreError),
     #[error("the environments that are due cannot be listed")]
     Environments(#[source] StoreError),
+    #[error("the rotations of data keys cannot be listed")]
+    Rotations(#[source] StoreError),
 }
 
 /// What a pass found and did.
@@ -34,6 +42,7 @@ pub struct Pass {
     /// Messages that were sent again.
     pub sent_again: usize,
     pub environments: EnvironmentsSwept,
+    pub reencryption: Reencrypted,
 }
 
 /// One pass. What it found and did is logged, and given back; an error is the caller's to log. No part keeps another from
@@ -43,21 +52,24 @@ pub struct Pass {
 /// If a part could not be done at all, so that the caller's alarms see it; one that got something done has not failed.
 pub async fn sweep(store: &Store) -> Result<Pass, SweepError> {
     let now = clock::now();
-    let (swept, approvals, sent_again, environments) = tokio::join!(
+    let (swept, approvals, sent_again, environments, reencryption) = tokio::join!(
         Box::pin(store.sweep(now)),
         Box::pin(store.time_out_approvals(now)),
         Box::pin(store.sweep_intake(now)),
-        Box::pin(store.sweep_environments(now))
+        Box::pin(store.sweep_environments(now)),
+        Box::pin(store.reencrypt(now, REENCRYPTION))
     );
     let pass = Pass {
         swept: swept.map_err(SweepError::List)?,
         approvals: approvals.map_err(SweepError::Approvals)?,
         sent_again: sent_again.map_err(SweepError::Intake)?,
         environments: environments.map_err(SweepError::Environments)?,
+        reencryption: reencryption.map_err(SweepError::Rotations)?,
     };
     let Swept { live, folded, launched, woken, unreachable, superseded, failed } = pass.swept;
     let TimedOut { timed_out, failed: undecided } = pass.approvals;
     let EnvironmentsSwept { purged, settled, failed: unsettled } = pass.environments;
+    let Reencrypted { running: rotations, values: reencrypted, failed: not_reencrypted } = pass.reencryption;
     tracing::info!(
         live,
         folded,
@@ -72,6 +84,9 @@ pub async fn sweep(store: &Store) -> Result<Pass, SweepError> {
         purged,
         settled,
         unsettled,
+        rotations,
+        reencrypted,
+        not_reencrypted,
         "swept"
     );
     if live > 0 && failed == live { Err(SweepError::All { live }) } else { Ok(pass) }

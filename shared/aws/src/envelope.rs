@@ -116,14 +116,29 @@ impl Sealer {
         place: Place<'_>,
         plain: &[u8],
     ) -> Result<String> {
-        let data_key = self.current(table, tenant, purpose).await?;
-        Ok(encrypt(
-            "v2",
-            &data_key.name,
-            &data_key.key,
-            &aad("v2", tenant, purpose.as_str(), place, &data_key.name),
-            plain,
-        ))
+        let chosen = match purpose {
+            Purpose::Secret => chosen_key(table, tenant).await?,
+            Purpose::Snapshot | Purpose::Replay | Purpose::Intake => None,
+        };
+        if let Some(name) = chosen {
+            return self.seal_under(table, tenant, purpose, &name, place, plain).await;
+        }
+        let Cached { name, key, .. } = self.current(table, tenant, purpose).await?;
+        Ok(encrypt("v2", &name, &key, &aad("v2", tenant, purpose.as_str(), place, &name), plain))
+    }
+
+    /// As [`Sealer::seal`], under the data key of this id.
+    pub(crate) async fn seal_under(
+        &self,
+        table: &Table,
+        tenant: &TenantId,
+        purpose: Purpose,
+        data_key: &str,
+        place: Place<'_>,
+        plain: &[u8],
+    ) -> Result<String> {
+        let key = self.by_id(table, tenant, purpose, data_key).await?;
+        Ok(encrypt("v2", data_key, &key, &aad("v2", tenant, purpose.as_str(), place, data_key), plain))
     }
 
     pub(crate) async fn open(
@@ -180,18 +195,25 @@ impl Sealer {
         if let Some(cached) = self.cached(&slot) {
             return Ok(cached);
         }
+        let new = self.new_key(table, tenant, purpose).await?;
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, new.clone());
+        Ok(new)
+    }
+
+    /// A data key that nothing is encrypted with yet.
+    async fn new_key(&self, table: &Table, tenant: &TenantId, purpose: Purpose) -> Result<Cached> {
         let id = URL_SAFE_NO_PAD.encode(random::bytes::<12>());
         let (key, wrapped) = self.generate(&context(tenant, purpose, &id)).await?;
         let key_of_item = keys::data_key(tenant, &id);
         let record = HashMap::from([("wrapped".to_owned(), URL_SAFE_NO_PAD.encode(wrapped))]);
         // Before any ciphertext: a crash right here leaves a key that nothing uses, never the other way round.
         table.put(item(&key_of_item, &record)?, Some(Expression::absent())).await?;
-        let cached = self.remember(slot, id.clone(), key);
-        self.cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(Slot::Id(tenant.clone(), purpose, id), cached.clone());
-        Ok(cached)
+        Ok(self.remember(Slot::Id(tenant.clone(), purpose, id.clone()), id, key))
+    }
+
+    /// The id of a new data key.
+    pub(crate) async fn new_data_key(&self, table: &Table, tenant: &TenantId, purpose: Purpose) -> Result<String> {
+        self.new_key(table, tenant, purpose).await.map(|new| new.name)
     }
 
     async fn by_id(&self, table: &Table, tenant: &TenantId, purpose: Purpose, id: &str) -> Result<Arc<DataKey>> {
@@ -305,6 +327,18 @@ impl JobOpener {
         };
         Ok(JobKey { wrapped: wrapped.to_owned(), key })
     }
+}
+
+/// The data key that the last rotation chose for all that is sealed from then on. Read at each use, so that nobody goes on
+/// with the one before.
+async fn chosen_key(table: &Table, tenant: &TenantId) -> Result<Option<String>> {
+    let rotation = table.get(&keys::rotation(tenant)).await?;
+    Ok(rotation.and_then(|item| item.get("dataKey").and_then(|v| v.as_s().ok()).cloned()))
+}
+
+/// The data key that something was sealed under.
+pub(crate) fn data_key_of(sealed: &str) -> Result<&str> {
+    name_of(sealed, "v2")
 }
 
 async fn unwrap_key(kms: &Client, wrapped: &str, context: &HashMap<String, String>) -> Result<DataKey> {

@@ -418,6 +418,20 @@ pub fn data_key(t: &TenantId, id: &str) -> Key {
     key(tenant(t, &format!("DATA_KEY#{id}")), "DATA_KEY")
 }
 
+/// The last rotation of a tenant's data keys, with the key that it chose.
+pub fn rotation(t: &TenantId) -> Key {
+    key(tenant(t, "DATA_KEYS"), "ROTATION")
+}
+
+/// Rotations of all tenants that are not done, so that the sweep finds them with one query.
+pub fn rotations() -> String {
+    "ROTATIONS".to_owned()
+}
+
+pub fn running_rotation(t: &TenantId) -> Key {
+    key(rotations(), t.as_str())
+}
+
 /// First answer to an idempotency key of one credential.
 pub fn idempotency(t: &TenantId, caller: &str, sha256_hex: &str) -> Key {
     key(tenant(t, &format!("IDEMPOTENCY#{caller}#{sha256_hex}")), "IDEMPOTENCY")

@@ -172,6 +172,13 @@ pub fn secrets_of(group: SecretGroupId) -> String {
     keys::group_scope(group)
 }
 
+/// Of the place of a registry's password.
+pub(crate) const REGISTRY_PLACE: &str = "registry";
+
+fn password_place(registry: &str, version: u64) -> Place<'_> {
+    Place { kind: REGISTRY_PLACE, id: registry, version }
+}
+
 /// An application with its token, of which only the hash is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -209,8 +216,8 @@ impl Store {
         version: u64,
         password: &Secret<String>,
     ) -> Result<Sealed> {
-        let place = Place { kind: "registry", id: &registry.to_string(), version };
-        self.seal(tenant, Purpose::Secret, place, password.expose().as_bytes()).await.map(Sealed)
+        let id = registry.to_string();
+        self.seal(tenant, Purpose::Secret, password_place(&id, version), password.expose().as_bytes()).await.map(Sealed)
     }
 
     pub async fn open_password(
@@ -220,7 +227,8 @@ impl Store {
         version: u64,
         password: &Sealed,
     ) -> Result<Secret<String>> {
-        let place = Place { kind: "registry", id: &registry.to_string(), version };
+        let id = registry.to_string();
+        let place = password_place(&id, version);
         self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &password.0).await
     }
 }

@@ -85,8 +85,11 @@ struct Versioned {
     version: u64,
 }
 
-pub(crate) fn secret_place(id: &str, version: u64) -> Place<'_> {
-    Place { kind: "secret", id, version }
+/// Of the place of a secret's value.
+pub(crate) const SECRET_PLACE: &str = "secret";
+
+fn secret_place(id: &str, version: u64) -> Place<'_> {
+    Place { kind: SECRET_PLACE, id, version }
 }
 
 impl Store {
@@ -407,8 +410,9 @@ impl Store {
         before: Timestamp,
         page: &PageRequest,
     ) -> Result<Listed<Stored<StoredSecret>>> {
-        // Sort keys go on behind the time, so those of the bound itself are after it.
-        let to = keys::deadline_time(before);
+        // Sort keys go on behind the time, so those of the bound itself are after it; what is left of its second is before.
+        let second = before.as_second() + i64::from(before.subsec_nanosecond() > 0);
+        let to = keys::deadline_time(Timestamp::from_second(second).unwrap_or(Timestamp::MAX));
         let mut found = self.listed_secrets(tenant, &keys::secret_expiries(tenant), Some(&to), page).await?;
         // Changed between the two reads.
         found.data.retain(|secret| secret.body.expires_at.is_some_and(|at| at < before));

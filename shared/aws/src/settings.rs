@@ -61,7 +61,7 @@ pub enum StoredGithubAuth {
 /// A sealed value of the settings. Its version is part of its place, so that an older one cannot be put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedSecret {
-    sealed: Sealed,
+    pub(crate) sealed: Sealed,
     pub version: u64,
 }
 
@@ -82,7 +82,7 @@ impl SettingsSecret {
         }
     }
 
-    fn place(self, version: u64) -> Place<'static> {
+    pub(crate) fn place(self, version: u64) -> Place<'static> {
         Place { kind: "settings", id: self.id(), version }
     }
 }

@@ -1,5 +1,7 @@
 //! Stored variables of every scope. Those of an environment are part of its item: see [`crate::environments`].
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_domain::{
@@ -17,7 +19,7 @@ use crate::{
     keys::{self, Kind},
     registered::Sealed,
     store::Store,
-    table::{Cancelled, PageQuery, item, record},
+    table::{Cancelled, PageQuery, item, key_item, record},
     write::{Expression, Write, check, delete, put},
 };
 
@@ -68,6 +70,22 @@ impl StoredVariable {
     }
 }
 
+/// Of the place of a secret variable's value.
+pub(crate) const VARIABLE_PLACE: &str = "variable";
+
+/// The secrets that a variable refers to before a change and after it.
+pub(crate) struct UseChange<'a> {
+    pub(crate) key: &'a VariableKey,
+    pub(crate) before: Option<SecretId>,
+    pub(crate) after: Option<SecretId>,
+}
+
+impl<'a> UseChange<'a> {
+    pub(crate) fn of(old: Option<&StoredVariable>, new: &'a StoredVariable) -> Self {
+        Self { key: &new.key, before: old.and_then(StoredVariable::secret_id), after: new.secret_id() }
+    }
+}
+
 impl Store {
     pub async fn variable(&self, tenant: &TenantId, scope: Scope, key: &VariableKey) -> Result<StoredVariable> {
         if let Scope::Environment(id) = scope {
@@ -114,7 +132,7 @@ impl Store {
         value: &Secret<String>,
     ) -> Result<StoredValue> {
         let id = variable_place(scope, key);
-        let place = Place { kind: "variable", id: &id, version: revision.0 };
+        let place = Place { kind: VARIABLE_PLACE, id: &id, version: revision.0 };
         let sealed = self.seal(tenant, Purpose::Secret, place, value.expose().as_bytes()).await.map(Sealed)?;
         Ok(StoredValue::Secret { sealed })
     }
@@ -153,18 +171,8 @@ impl Store {
             put(Part::Name("key"), item(&key, variable)?, &self.table, Some(Expression::absent())),
             audit::write(Part::Other, tenant, event, now, &self.table)?,
         ];
-        writes.extend(self.use_writes(tenant, scope, &variable.key, (None, Some(variable)))?);
-        match scope {
-            Scope::Global | Scope::Environment(_) => {}
-            Scope::Project(id) => {
-                // Counted, so that a project is not deleted under its variables.
-                writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, 1));
-            }
-            Scope::Application(id) => {
-                let key = keys::thing(tenant, Kind::Application, id.0);
-                writes.push(check(Part::Reference("applicationId"), &key, &self.table, Expression::present()));
-            }
-        }
+        writes.extend(self.use_writes(tenant, scope, &[UseChange::of(None, variable)]));
+        writes.extend(self.scope_writes(tenant, scope, 1));
         if let Some(replay) = replay {
             writes.push(self.keep_answer(Part::Replay, tenant, replay.key, replay.answer, now).await?);
         }
@@ -195,7 +203,7 @@ impl Store {
             put(Part::Thing, item(&key, new)?, &self.table, Some(Expression::revision(old.revision.0))),
             audit::write(Part::Other, tenant, event, new.updated_at, &self.table)?,
         ];
-        writes.extend(self.use_writes(tenant, scope, &old.key, (Some(old), Some(new)))?);
+        writes.extend(self.use_writes(tenant, scope, &[UseChange::of(Some(old), new)]));
         self.table.transact(writes).await.map_err(explain)
     }
 
@@ -215,39 +223,52 @@ impl Store {
             delete(Part::Thing, &key, &self.table, Some(Expression::revision(old.revision.0))),
             audit::write(Part::Other, tenant, event, now, &self.table)?,
         ];
-        writes.extend(self.use_writes(tenant, scope, &old.key, (Some(old), None))?);
+        writes.extend(self.use_writes(tenant, scope, &[UseChange { after: None, ..UseChange::of(Some(old), old) }]));
         if let Scope::Project(id) = scope {
             writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, -1));
         }
         self.table.transact(writes).await.map_err(explain)
     }
 
-    /// What a change of a variable, from one state to another, means for the secrets that it refers to: each counts its uses
-    /// and lists them. For the transaction that makes the change.
-    pub(crate) fn use_writes(
-        &self,
-        tenant: &TenantId,
-        scope: Scope,
-        key: &VariableKey,
-        (old, new): (Option<&StoredVariable>, Option<&StoredVariable>),
-    ) -> Result<Vec<Write<Part>>> {
-        let [before, after] = [old, new].map(|variable| variable.and_then(StoredVariable::secret_id));
-        if before == after {
-            return Ok(Vec::new());
+    /// What so many new variables mean for what they are of. For the transaction that creates them.
+    pub(crate) fn scope_writes(&self, tenant: &TenantId, scope: Scope, created: i8) -> Option<Write<Part>> {
+        match scope {
+            Scope::Global | Scope::Environment(_) => None,
+            // Counted, so that a project is not deleted under its variables.
+            Scope::Project(id) => {
+                Some(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, created))
+            }
+            Scope::Application(id) => {
+                let key = keys::thing(tenant, Kind::Application, id.0);
+                Some(check(Part::Reference("applicationId"), &key, &self.table, Expression::present()))
+            }
         }
-        let of = VariableId::new(scope, key).to_string();
-        let reference = |id: SecretId| Reference { kind: Kind::Secret, id: id.0, field: "value" };
+    }
+
+    /// What changes of variables mean for the secrets that they refer to: each counts its uses and lists them. For the
+    /// transaction that makes the changes.
+    pub(crate) fn use_writes(&self, tenant: &TenantId, scope: Scope, changes: &[UseChange<'_>]) -> Vec<Write<Part>> {
+        // Added up, because a transaction may write an item only once.
+        let mut counts: BTreeMap<SecretId, i8> = BTreeMap::new();
         let mut writes = Vec::new();
-        if let Some(id) = after {
-            let listed = keys::secret_use(tenant, id, &of);
-            writes.push(self.count_use(tenant, reference(id), 1));
-            writes.push(put(Part::Other, item(&listed, &serde_json::json!({}))?, &self.table, None));
+        for UseChange { key, before, after } in changes.iter().filter(|change| change.before != change.after) {
+            let of = VariableId::new(scope, key).to_string();
+            if let Some(id) = after {
+                *counts.entry(*id).or_default() += 1;
+                let listed = key_item(&keys::secret_use(tenant, *id, &of));
+                writes.push(put(Part::Other, listed, &self.table, None));
+            }
+            if let Some(id) = before {
+                *counts.entry(*id).or_default() -= 1;
+                writes.push(delete(Part::Other, &keys::secret_use(tenant, *id, &of), &self.table, None));
+            }
         }
-        if let Some(id) = before {
-            writes.push(self.count_use(tenant, reference(id), -1));
-            writes.push(delete(Part::Other, &keys::secret_use(tenant, id, &of), &self.table, None));
-        }
-        Ok(writes)
+        let counted = counts.into_iter().filter(|(_, by)| *by != 0);
+        writes
+            .extend(counted.map(|(id, by)| {
+                self.count_use(tenant, Reference { kind: Kind::Secret, id: id.0, field: "value" }, by)
+            }));
+        writes
     }
 
     /// A stored variable as a layer's entry, its own secret opened.
@@ -263,7 +284,7 @@ impl Store {
             StoredValue::Plain { text } => Written::Text(Secret::new(text)),
             StoredValue::Secret { sealed } => {
                 let id = variable_place(scope, &variable.key);
-                let place = Place { kind: "variable", id: &id, version: variable.revision.0 };
+                let place = Place { kind: VARIABLE_PLACE, id: &id, version: variable.revision.0 };
                 Written::Text(self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await?)
             }
             StoredValue::Reference { secret_id, .. } => Written::Reference(SecretReference::Id(secret_id)),
