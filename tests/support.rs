@@ -42,7 +42,7 @@ pub(crate) struct Setup<'a> {
     pub data: Option<&'a Path>,
     /// The test runs a worker itself.
     pub no_worker: bool,
-    /// The test sweeps itself.
+    /// The test sweeps, and syncs, itself.
     pub no_sweeps: bool,
     pub meter: Option<Meter>,
     /// What the functions' calls of AWS go through.
@@ -86,6 +86,7 @@ impl Installation {
             admin_password: Some(Secret::new(password.clone())),
             worker: !setup.no_worker,
             sweeps: !setup.no_sweeps,
+            syncs: !setup.no_sweeps,
             container_prefix: prefix.clone(),
             meter: setup.meter,
             detour: setup.detour,

@@ -208,6 +208,8 @@ fn no_role_is_wide() {
         (&control_plane, "ValidationRole"),
         (&control_plane, "ApprovalsRole"),
         (&control_plane, "SweepScheduleRole"),
+        (&control_plane, "SyncRole"),
+        (&control_plane, "SyncScheduleRole"),
         (&host, "Role"),
     ] {
         let identity = Identity::new(stack, role);
@@ -233,6 +235,7 @@ fn each_function_opens_and_seals_only_what_it_must() {
         ("ProgressRole", &["snapshot"], &["job"]),
         ("ValidationRole", &["secret", "snapshot", "replay", "intake"], &["snapshot", "job", "replay"]),
         ("ApprovalsRole", &["snapshot"], &["job"]),
+        ("SyncRole", &["secret"], &["secret"]),
     ] {
         let identity = Identity::new(&stack, role);
         for purpose in ["secret", "snapshot", "job", "replay", "intake", "other"] {
@@ -293,34 +296,49 @@ fn what_came_in_is_tried_one_by_one_and_what_is_given_up_is_told() {
     assert_eq!(filter["FilterPattern"], r#"{ $.alarm = "validation-timeout" }"#);
 }
 
-#[test]
-fn the_sweep_runs_each_minute_and_what_fails_is_told() {
+/// The function and its role, the scheduler's role, and the queue of what fails.
+#[track_caller]
+fn runs_each_minute(name: &str, role: &str, scheduler: &str, dead: &str) {
     let stack = control_plane();
-    let function = stack.resource("Approvals");
+    let function = stack.resource(name);
     let schedule = &function["Events"]["EachMinute"];
     assert_eq!(
         (&schedule["Type"], &schedule["Properties"]["ScheduleExpression"]),
         (&"ScheduleV2".into(), &"rate(1 minute)".into())
     );
-    assert_eq!(stack.text(&schedule["Properties"]["RoleArn"]), "arn:SweepScheduleRole");
+    assert_eq!(stack.text(&schedule["Properties"]["RoleArn"]), format!("arn:{scheduler}"));
     let retries = [&schedule["Properties"]["RetryPolicy"], &function["EventInvokeConfig"]];
     for policy in retries {
         assert_eq!(policy["MaximumRetryAttempts"], 0, "the next minute's call is the retry");
     }
-    let dead = [
+    let queues = [
         &schedule["Properties"]["DeadLetterConfig"]["Arn"],
         &function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"],
     ];
-    for (queue, sender) in dead.into_iter().zip(["SweepScheduleRole", "ApprovalsRole"]) {
-        assert_eq!(stack.text(queue), "arn:DeadSweepsQueue");
-        assert!(Identity::new(&stack, sender).may("sqs:SendMessage", "arn:DeadSweepsQueue", &[]), "{sender}");
+    let dead = format!("arn:{dead}");
+    for (queue, sender) in queues.into_iter().zip([scheduler, role]) {
+        assert_eq!(stack.text(queue), dead);
+        assert!(Identity::new(&stack, sender).may("sqs:SendMessage", &dead, &[]), "{sender}");
     }
-    let scheduler = Identity::new(&stack, "SweepScheduleRole");
-    assert!(scheduler.may("lambda:InvokeFunction", "arn:Approvals", &[]));
-    assert!(!scheduler.may("lambda:InvokeFunction", "arn:Admin", &[]));
-    let trust = stack.resolve(&stack.resource("SweepScheduleRole")["AssumeRolePolicyDocument"]["Statement"][0]);
+    let identity = Identity::new(&stack, scheduler);
+    assert!(identity.may("lambda:InvokeFunction", &format!("arn:{name}"), &[]));
+    assert!(!identity.may("lambda:InvokeFunction", "arn:Admin", &[]));
+    let trust = stack.resolve(&stack.resource(scheduler)["AssumeRolePolicyDocument"]["Statement"][0]);
     assert_eq!(trust["Principal"]["Service"], "scheduler.amazonaws.com");
     assert_eq!(trust["Condition"]["StringEquals"]["aws:SourceAccount"], "111122223333");
+}
+
+#[test]
+fn the_sweep_runs_each_minute_and_what_fails_is_told() {
+    runs_each_minute("Approvals", "ApprovalsRole", "SweepScheduleRole", "DeadSweepsQueue");
+}
+
+#[test]
+fn the_sync_runs_each_minute_and_what_fails_is_told() {
+    runs_each_minute("Sync", "SyncRole", "SyncScheduleRole", "DeadSyncsQueue");
+    let stack = control_plane();
+    let time_out = stack.resource("Sync")["Timeout"].as_u64().unwrap();
+    assert!(tidegate_sync::BUDGET.as_secs() + 15 < time_out, "a request to a source may take 15 s");
 }
 
 #[test]

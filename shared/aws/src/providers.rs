@@ -46,8 +46,8 @@ pub struct SecretProvider {
 /// Its version is part of its place, so that an older one cannot be put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedCredential {
-    sealed: Sealed,
-    version: u64,
+    pub(crate) sealed: Sealed,
+    pub(crate) version: u64,
 }
 
 impl SecretProvider {
@@ -71,8 +71,15 @@ struct Owner {
     tenant: TenantId,
 }
 
+pub(crate) const PROVIDER_PLACE: &str = "secret-provider";
+
+/// Each field has a place of its own.
+pub(crate) fn credential_place(provider: u64, field: &str) -> String {
+    format!("{provider}.{field}")
+}
+
 fn place(id: &str, version: u64) -> Place<'_> {
-    Place { kind: "secret-provider", id, version }
+    Place { kind: PROVIDER_PLACE, id, version }
 }
 
 impl Store {
@@ -86,7 +93,7 @@ impl Store {
         value: &Secret<String>,
     ) -> Result<SealedCredential> {
         let version = old.map_or(0, |old| old.version) + 1;
-        let id = format!("{provider}.{field}");
+        let id = credential_place(provider, field);
         let sealed = self.seal(tenant, Purpose::Secret, place(&id, version), value.expose().as_bytes()).await?;
         Ok(SealedCredential { sealed: Sealed(sealed), version })
     }
@@ -98,7 +105,7 @@ impl Store {
         field: &str,
         credential: &SealedCredential,
     ) -> Result<Secret<String>> {
-        let (id, version) = (format!("{provider}.{field}"), credential.version);
+        let (id, version) = (credential_place(provider, field), credential.version);
         self.sealer.open_text(&self.table, tenant, Purpose::Secret, place(&id, version), &credential.sealed.0).await
     }
 
