@@ -10,7 +10,7 @@ use self::admin::Admin;
 
 const MASK: &str = "***************";
 
-fn application() -> Value {
+pub(crate) fn application() -> Value {
     json!({"projectId": "shop", "name": "myapp", "image": "registry.example.com:5000/shop/myapp", "registryId": 1,
         "ports": [{"host": 8080, "container": 80}], "hosts": {"names": ["local"]}})
 }

@@ -220,6 +220,86 @@ async fn who_may_not_push_is_refused_and_so_is_their_issue_when_somebody_else_la
 }
 
 #[tokio::test]
+async fn an_issue_hears_nothing_of_what_is_configured() {
+    let shop = Shop::open().await;
+    let path = format!("applications/{}", shop.application.id);
+    let hosts = json!({"names": ["db-prod-7"]});
+    shop.installation.put(&path, &json!({ "hosts": hosts })).await.expect(200);
+    // Who may not ask hears that, and of their own form; who may hears where it is wrong.
+    for (login, fields, expect, not) in [
+        ("stranger", [("email", "a@example.com")], "`permission-denied`", "unknown-host"),
+        ("stranger", [("email", "none")], "`variables.email` (`format-email`)", "unknown-host"),
+        ("writer", [("email", "none")], "`variables.email` (`format-email`)", "db-prod"),
+        ("writer", [("email", "none")], "`hosts` (`unknown-host`)", "db-prod"),
+        ("writer", [("email", "a@example.com")], "`hosts` (`unknown-host`)", "db-prod"),
+    ] {
+        let number = shop.github.open(login, &body("v1", &fields), &["deploy"]).await;
+        let said = shop.said(number).await;
+        assert!(said.contains(expect) && !said.contains(not) && !said.contains("db-prod"), "{login}: {said}");
+    }
+    // People who sign in are told the whole.
+    let answer = shop.installation.post(&format!("{path}/validate"), &json!({"version": "v1"})).await;
+    assert!(answer.text.contains("db-prod-7"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_refusal_is_one_comment_however_often_its_issue_is_edited() {
+    let shop = Shop::open().await;
+    let number = shop.github.open("writer", &body("v1", &[("email", "none")]), &["deploy"]).await;
+    assert!(shop.said(number).await.contains("`variables.email`"));
+    for n in 0..3 {
+        let address = format!("http://127.0.0.{n}");
+        shop.github.edit("writer", number, &body("v1", &[("api_server", &address)])).await;
+        let said = shop.said(number).await;
+        assert!(said.contains("`variables.api_server`") && !said.contains("`variables.email`"), "{said}");
+    }
+    assert_eq!(shop.deployments().await.len(), 4, "each of them is in the history");
+}
+
+#[tokio::test]
+async fn who_is_refused_again_and_again_is_not_listened_to_for_a_while() {
+    let shop = Shop::open().await;
+    let mut issues = Vec::new();
+    for n in 0..24 {
+        let issue = shop.github.open_quietly("stranger", &body(&format!("v{n}"), &[("email", "x")]), &["deploy"]);
+        let event = shop.github.issue_event(&issue, "opened", "stranger");
+        delivery::deliver(&shop, &event, &delivery::Signed::by(&shop)).await.expect(202);
+        shop.quiet().await;
+        issues.push(issue.number);
+    }
+    let told = issues.iter().filter(|number| !shop.github.said(**number).is_empty()).count();
+    assert_eq!(told, 20);
+    let asked = shop.github.calls().iter().filter(|call| call.path.ends_with("/stranger/permission")).count();
+    assert_eq!(asked, 20);
+    // The values are out of all of them, and nobody else is held up.
+    for number in issues {
+        assert!(form::is_sanitised(&shop.github.issue(number).body), "{number}");
+    }
+    let number = shop.github.open("writer", &body("v1", &[]), &["deploy"]).await;
+    assert!(shop.said(number).await.contains("**Queued:**"));
+}
+
+#[tokio::test]
+async fn the_same_form_filled_in_again_asks_again_until_it_is_a_deployment() {
+    let shop = Shop::open().await;
+    let path = format!("applications/{}", shop.application.id);
+    shop.installation.put(&path, &json!({"hosts": {"names": ["nowhere"]}})).await.expect(200);
+    let filled_in = body("v1", &[("email", "a@example.com")]);
+    let number = shop.github.open("writer", &filled_in, &["deploy"]).await;
+    assert!(shop.said(number).await.contains("`unknown-host`"));
+    assert_eq!(shop.deployments().await.len(), 1, "the issue and its label are one request");
+
+    shop.installation.put(&path, &json!({"hosts": {"names": ["local"]}})).await.expect(200);
+    for _ in 0..2 {
+        shop.github.edit("writer", number, &filled_in).await;
+        shop.quiet().await;
+        let said = shop.github.said(number);
+        assert!(said.len() == 2 && said[1].contains("**Queued:** `v1`"), "{said:?}");
+        assert_eq!(shop.deployments().await.len(), 2, "one was refused, and one is queued");
+    }
+}
+
+#[tokio::test]
 async fn the_person_whose_token_we_have_asks_like_anybody_else() {
     let shop = Shop::open().await;
     let number = shop.github.open(BOT, &body("v1", &[]), &["deploy"]).await;

@@ -2,6 +2,11 @@
 
 mod callers;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use tidegate_aws::clock;
@@ -165,4 +170,27 @@ async fn what_is_accepted_and_refused_is_measured() {
         "{text}"
     );
     assert_eq!(summary["deployments"], Value::Object(serde_json::Map::new()));
+}
+
+#[tokio::test]
+async fn a_request_beyond_the_limits_asks_no_registry() {
+    let installation = without_worker().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = listener.local_addr().unwrap();
+    let registry = axum::Router::new().fallback(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(axum::http::StatusCode::NOT_FOUND)
+    });
+    let serving = tokio::spawn(async move { axum::serve(listener, registry).await.unwrap() });
+    let changes = json!({"image": format!("{server}/demo/shop"), "registryId": null, "approval": {"required": true}});
+    let application = installation.register(changes).await;
+    installation.put("settings", &json!({"limits": {"trusted": {"perUser": 1}}})).await.expect(200);
+    assert_eq!(installation.deploy(&application, "v1").await.expect(202)["status"], "awaiting_approval");
+    let before = asked.load(Ordering::Relaxed);
+    assert!(before > 0, "what waits for a decision has its digest asked for");
+    installation.deploy(&application, "v1").await.expect(429);
+    assert_eq!(asked.load(Ordering::Relaxed), before);
+    serving.abort();
 }

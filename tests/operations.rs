@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tidegate_domain::permission::Role;
 use tidegate_local::demo_image::Mode;
 
 use crate::support::{Answer, Application, Installation};
@@ -154,4 +155,34 @@ async fn a_container_that_somebody_removed_cannot_be_started() {
     let id = installation.deploy(&application, "v1").await.expect(202)["deploymentId"].clone();
     assert_eq!(installation.ended(&application, id.as_str().unwrap()).await["status"], "succeeded");
     assert_eq!(installation.visit(&application, "/").await.unwrap(), "version v1\n");
+}
+
+#[tokio::test]
+async fn only_rollbacks_owners_and_administrators_take_the_places_that_are_kept_free() {
+    let installation = Installation::start().await;
+    let application = installation.register(json!({"owner": "olga"})).await;
+    for version in ["v1", "v2"] {
+        assert_eq!(installation.release(&application, version, Mode::Ok).await["status"], "succeeded");
+    }
+    let (olga, otto) =
+        (installation.person("olga", Role::Operator).await, installation.person("otto", Role::Operator).await);
+    // One place is taken by what waits for a host that says nothing, the other is kept free.
+    installation.put("hosts/elsewhere", &json!({})).await;
+    let waiting = json!({"hosts": {"names": ["elsewhere"]}, "ports": [], "healthCheck": null});
+    let waiting = installation.register(waiting).await;
+    installation.put("settings", &json!({"queue": {"capacity": 2, "reserved": 1}})).await.expect(200);
+    installation.deploy(&waiting, "v1").await.expect(202);
+    let ask = async |token: &str, verb: &str| {
+        let path = format!("/api/v2/applications/{}/{verb}", application.id);
+        installation.call(Method::POST, &path, Some(token), &[], Some(&json!({}))).await
+    };
+    for verb in ["stop", "start", "restart"] {
+        let full = ask(&otto, verb).await.expect(503);
+        assert!(full["type"].as_str().unwrap().ends_with("/queue-full"), "{full}");
+    }
+    for (token, verb) in [(&otto, "rollback"), (&olga, "restart"), (&installation.admin_token, "stop")] {
+        let asked = ask(token, verb).await.expect(202);
+        let ended = installation.ended(&application, asked["deploymentId"].as_str().unwrap()).await;
+        assert_eq!(ended["status"], "succeeded", "{verb}: {ended}");
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tidegate_local::{demo_image::Mode, provision};
 
@@ -173,4 +174,24 @@ async fn reports_are_folded_once_through_conflicts_and_lost_answers() {
         }
         assert!(aws.calls("TransactWriteItems") > 3, "{kind}: {}", aws.calls("TransactWriteItems"));
     }
+}
+
+#[tokio::test]
+async fn what_could_not_be_decided_is_measured_as_such() {
+    let (installation, aws, application) = by_hand().await;
+    // What a decision rests on cannot be read.
+    aws.judge_by(|call| {
+        let is_read = call.is("Query") && call.body.to_string().contains("VARIABLES#");
+        if is_read { AwsCall::denied() } else { Fate::Pass }
+    });
+    let body = json!({"applicationId": application.id, "token": application.token, "version": "v1"});
+    for path in ["/webhook/deploy", "/webhook/validate"] {
+        installation.call(Method::POST, path, None, &[], Some(&body)).await.expect(503);
+    }
+    aws.let_all_pass();
+    installation.call(Method::POST, "/webhook/validate", None, &[], Some(&body)).await.expect(200);
+    let summary = installation.get("metrics/summary").await.expect(200);
+    assert_eq!((&summary["outcomes"], &summary["passRate"]), (&json!({"undecided": 1}), &Value::Null), "{summary}");
+    let told = installation.call(Method::GET, "/metrics", None, &[], None).await.text;
+    assert!(told.contains("tidegate_validations_total{outcome=\"undecided\"}"), "{told}");
 }

@@ -10,6 +10,7 @@ mod corpora;
 mod crash;
 mod deploying;
 mod digests;
+mod environments;
 mod failing;
 mod footprint;
 mod functions;

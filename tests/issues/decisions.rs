@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{PUBLIC, Shop, body};
 use crate::support::{
-    eventually,
+    Answer, eventually,
     fake_github::{BOT, Fate, REPOSITORY},
 };
 
@@ -146,13 +146,58 @@ async fn what_somebody_asked_for_who_may_not_ask_any_more_is_not_approved_by_a_c
     let path = format!("applications/{}", shop.application.id);
     let listens = shop.installation.get(&path).await.expect(200)["issueTrigger"].clone();
     shop.installation.put(&path, &json!({ "issueTrigger": null })).await.expect(200);
-    shop.github.comment("maintainer", number, &approve).await;
-    answered(&shop, number, "maintainer", "`permission-denied`").await;
+    shop.github.comment("owner", number, &approve).await;
+    shop.quiet().await;
     assert_eq!(status(&shop, &deployment).await, "awaiting_approval");
 
     shop.installation.put(&path, &json!({ "issueTrigger": listens })).await.expect(200);
     shop.github.comment("owner", number, &approve).await;
     eventually("it is queued", async || (status(&shop, &deployment).await == "queued").then_some(())).await;
+}
+
+#[tokio::test]
+async fn nor_is_it_approved_in_the_console() {
+    let shop = Shop::open().await;
+    let (_, deployment, _) = waiting(&shop, "v1").await;
+    let id = deployment["deploymentId"].as_str().unwrap();
+    let approve = async || {
+        let token = &shop.installation.admin_token;
+        shop.installation.decide(token, id, "approve", &json!({})).await
+    };
+    let refused = |answer: &Answer| {
+        let body = answer.expect(403);
+        assert!(body["type"].as_str().unwrap().ends_with("/permission-denied"), "{body}");
+        assert!(body["detail"].as_str().unwrap().contains("asked for"), "{body}");
+    };
+    let of_writer =
+        |fate: fn() -> Fate| {
+            shop.github.judge_by(move |call| {
+                if call.path.ends_with("/collaborators/writer/permission") { fate() } else { Fate::Pass }
+            });
+        };
+    // The writer has left.
+    of_writer(|| Fate::Answer(404, Vec::new(), "Not Found"));
+    refused(&approve().await);
+    // Nobody can say whether they have.
+    of_writer(|| Fate::Answer(502, Vec::new(), "Server Error"));
+    let unknown = approve().await;
+    unknown.expect(503);
+    assert!(unknown.headers.contains_key("retry-after"));
+    of_writer(|| Fate::Answer(429, vec![("retry-after", "77".to_owned())], "Too many requests"));
+    let limited = approve().await;
+    limited.expect(503);
+    let after: u64 = limited.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((60..=80).contains(&after), "{after}");
+    // The application listens no more.
+    shop.github.judge_by(|_| Fate::Pass);
+    let path = format!("applications/{}", shop.application.id);
+    let listens = shop.installation.get(&path).await.expect(200)["issueTrigger"].clone();
+    shop.installation.put(&path, &json!({ "issueTrigger": null })).await.expect(200);
+    refused(&approve().await);
+    assert_eq!(status(&shop, &deployment).await, "awaiting_approval");
+
+    shop.installation.put(&path, &json!({ "issueTrigger": listens })).await.expect(200);
+    assert_eq!(approve().await.expect(202)["status"], "queued");
 }
 
 #[tokio::test]

@@ -235,3 +235,22 @@ async fn what_github_refuses_for_good_is_on_record_unless_its_request_is() {
     let listed = shop.deployments().await;
     assert_eq!((listed.len(), &listed[1]["status"]), (2, &json!("queued")), "{listed:?}");
 }
+
+#[tokio::test]
+async fn a_new_webhook_secret_makes_no_second_request_of_what_is_being_done() {
+    let mut shop = Shop::open().await;
+    shop.github.judge_by(|call| {
+        let is_said = call.method == Method::POST && call.path.ends_with("/comments");
+        if is_said { Fate::Answer(502, Vec::new(), "Server Error") } else { Fate::Pass }
+    });
+    let accepted = shop.github.open("writer", &body("v1", &[]), &["deploy"]).await;
+    let refused = shop.github.open("writer", &body("v2", &[("email", "none")]), &["deploy"]).await;
+    eventually("both are on record", async || (shop.deployments().await.len() == 2).then_some(())).await;
+    shop.secret = format!("{}-rotated", shop.secret);
+    shop.settle(json!({"token": shop.github.token()})).await;
+    shop.github.judge_by(|_| Fate::Pass);
+    assert!(shop.said(accepted).await.contains("**Queued:** `v1`"));
+    assert!(shop.said(refused).await.contains("`variables.email`"));
+    let listed = shop.deployments().await;
+    assert_eq!(listed.len(), 2, "{listed:?}");
+}

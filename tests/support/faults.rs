@@ -89,6 +89,12 @@ impl AwsCall {
         refused(500, &json!({"__type": kind, "message": "Internal server error"}))
     }
 
+    /// Who calls lacks the permission, and need not try again.
+    pub(crate) fn denied() -> Fate {
+        let kind = "com.amazon.coral.service#AccessDeniedException";
+        refused(400, &json!({"__type": kind, "message": "User is not authorized to perform this action"}))
+    }
+
     /// The message is accepted, and never delivered.
     pub(crate) fn dropped() -> Fate {
         Fate::Answer(200, sent())

@@ -1,6 +1,6 @@
 //! What waits for a decision, and the decisions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -10,6 +10,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use tidegate_aws::clock;
 use tidegate_domain::{
     approval::{ContentHash, Decider},
     deployment::{Deployment, Status},
@@ -34,6 +35,8 @@ use crate::{
 };
 
 const WHAT: &str = "The approval";
+/// Where GitHub names no time.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Of a comment, in characters.
 const LONGEST_COMMENT: usize = 500;
 
@@ -163,6 +166,12 @@ fn answer(outcome: ApprovalOutcome) -> Result<Response, Problem> {
         ApprovalOutcome::Invalid(faults) => Err(Problem::validation_failed(faults)),
         ApprovalOutcome::QueueFull { retry_after } => Err(Problem::queue_full(retry_after)),
         ApprovalOutcome::Gone => Err(Problem::request_gone()),
+        ApprovalOutcome::AskerNotPermitted => Err(Problem::asker_not_permitted()),
+        ApprovalOutcome::AskerUnknown(why) => {
+            tracing::warn!(error = &why as &dyn std::error::Error, "nobody can say whether who asked may still ask");
+            let pause = why.until().and_then(|until| until.duration_since(clock::now()).try_into().ok());
+            Err(Problem::asker_unknown(pause.unwrap_or(ASK_AGAIN)))
+        }
     }
 }
 

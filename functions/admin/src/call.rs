@@ -152,7 +152,7 @@ pub(crate) fn answer_change(revision: Revision, view: impl Serialize) -> Respons
 }
 
 /// How often a change that lost against another is made again on what won.
-const ATTEMPTS: u32 = 5;
+pub(crate) const ATTEMPTS: u32 = 5;
 
 /// Last write wins, unless the caller insists on a revision.
 pub(crate) struct Race {

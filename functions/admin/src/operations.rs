@@ -18,16 +18,18 @@ use tidegate_aws::{
     error::StoreError,
     hosts::RegisteredHost,
     idempotency::{FirstAnswer, IdempotencyKey as KeptKey},
+    material::Opening,
     random,
     registered::RegisteredApplication,
 };
 use tidegate_domain::{
     application::Concurrency,
-    deployment::{Deployment, Status, Target, TriggerKind},
+    deployment::{Deployment, Sources, Status, Target, TriggerKind},
     id::{ApplicationId, DeploymentId, HostName},
     invalid::Invalid,
-    job::{Action, Job},
-    parameter, variable,
+    job::{Action, Job, JobVariable},
+    parameter,
+    variable::{self, Layered, Resolution, ValueType, Written},
 };
 use tidegate_web::{
     Problem,
@@ -250,7 +252,11 @@ async fn admit<P>(
         job,
         application: &application,
         requested: None,
-        asked_by: AskedBy::Priority,
+        asked_by: match order {
+            // What is broken now is not to wait for a place.
+            Order::Rollback { .. } => AskedBy::Priority,
+            Order::Other { .. } => AskedBy::person(call.user(), call.is_admin(), &application.body.application),
+        },
         concurrency,
         queue: state.store.settings(tenant).await?.queue,
         charging: None,
@@ -295,8 +301,10 @@ async fn roll_back<P>(
         deployment.note(call.now, "host-drained", Some(host.clone()));
     }
     let mut job = state.store.rollback_job(tenant, application, &deployment, release).await?;
+    let released = state.store.deployment(tenant, release.deployment_id).await.map_err(missing(WHAT))?.deployment;
+    (deployment.environment, deployment.sources) = (released.environment, released.sources);
     if secrets == Secrets::Current {
-        give_current_secrets(state, call, application, &mut job).await?;
+        give_current_secrets(state, call, application, deployment.sources.as_mut(), &mut job).await?;
     }
     // What was asked for before somebody went back would only undo it.
     Ok(Planned { deployment, job, concurrency: Concurrency::Latest })
@@ -318,12 +326,13 @@ fn chosen(current: &ApplicationState, to: Option<DeploymentId>) -> Result<&Relea
     }
 }
 
-/// Variables that are secret get the value that a deployment would get now. One that is not registered any more keeps the
-/// released one: the release may not start without it.
+/// Variables that are secret get the value that a deployment of the same request would get now, in the environment of now.
+/// One that is not registered any more keeps the released one: the release may not start without it.
 async fn give_current_secrets<P>(
     state: &AdminState,
     call: &Call<P>,
     application: &Stored<RegisteredApplication>,
+    sources: Option<&mut Sources>,
     job: &mut Job,
 ) -> Result<(), Problem> {
     let registered = &application.body.application;
@@ -334,16 +343,28 @@ async fn give_current_secrets<P>(
         valid_until: None,
     };
     let material = Box::pin(state.store.material(&grant, None, None, call.now)).await?;
-    let layers = parameter::layers(&registered.parameters, Vec::new());
-    let mut configuration = state.store.configuration(&grant, &material, layers).await?;
-    let layers = std::mem::take(&mut configuration.layers);
-    let resolved = variable::resolve(layers, |reference| configuration.secret(reference));
-    for variable in resolved.map_err(Problem::validation_failed)? {
-        let of_release =
-            |released: &&mut tidegate_domain::job::JobVariable| released.is_secret && released.key == variable.key;
+    let mut layers = parameter::layers(&registered.parameters, Vec::new());
+    let asked = sources.as_ref().map(|sources| sources.request.clone()).unwrap_or_default();
+    layers.extend(job.variables.iter().filter(|v| asked.contains(&v.key)).map(|v| Layered {
+        origin: variable::Origin::Request,
+        key: v.key.clone(),
+        value: Written::Text(v.value.duplicate()),
+        value_type: ValueType::String,
+        is_secret: v.is_secret,
+    }));
+    let configuration = state.store.configuration(&grant, &material, layers, Opening::Whole).await?;
+    let Resolution { entries, faults } =
+        variable::resolve(&configuration.layers, |reference| configuration.secret(reference));
+    for entry in entries {
+        let of_release = |released: &&mut JobVariable| released.is_secret && released.key == entry.key;
         if let Some(released) = job.variables.iter_mut().find(of_release) {
-            released.value = variable.value;
+            // What is wrong with others does not matter: the release has its own of those.
+            let Some(value) = entry.value else { return Err(Problem::validation_failed(faults)) };
+            released.value = value;
         }
+    }
+    if let Some(sources) = sources {
+        sources.secrets = configuration.sources.secrets;
     }
     Ok(())
 }

@@ -33,8 +33,10 @@ use tidegate_web::{
 use crate::{
     AdminState,
     call::{
-        Call, Creation, Race, Stamps, answer_change, answer_creation, first_answer, missing, page, page_of, take_stamps,
+        ATTEMPTS, Call, Creation, Race, Stamps, answer_change, answer_creation, first_answer, missing, page, page_of,
+        take_stamps,
     },
+    environment_form::truth,
 };
 
 const WHAT: &str = "The project";
@@ -183,25 +185,68 @@ pub(crate) async fn change(
     }
 }
 
+/// With `?environments=true` the project's environments are deleted first, the active one as well: it cannot be deleted by
+/// itself. They cannot be restored without their project.
 pub(crate) async fn delete(
     State(state): State<AdminState>,
     call: Call<Write>,
     conditions: Conditions,
     Path(id): Path<String>,
+    RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Problem> {
+    let mut form = Form::of_query(query.as_deref())?;
+    let environments = form.defaulted("environments", false, |text: String| truth(&text));
+    let environments = form.finish(|| Some(environments))?;
+    let (store, tenant) = (&state.store, call.tenant());
     let mut race = Race::new(&conditions);
     loop {
-        let old = find(&state, call.tenant(), &id).await?;
+        let old = find(&state, tenant, &id).await?;
         conditions.allow_change(old.revision)?;
+        if environments {
+            delete_environments(store, &call, ProjectId(old.id)).await?;
+        }
         let event = call.event("project.deleted", format!("project/{}", old.id));
-        match state.store.delete(call.tenant(), &old, call.now, &event).await {
+        match store.delete(tenant, &old, call.now, &event).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
             Err(StoreError::InUse { .. }) => {
-                return Err(Problem::in_use(users(&state.store, call.tenant(), old.id).await?));
+                let mut by = users(store, tenant, old.id).await?;
+                by.extend(environments_of(store, tenant, old.id).await?);
+                return Err(Problem::in_use(by));
             }
             Err(error) => race.lost(error)?,
         }
     }
+}
+
+/// Does nothing where the project stays for another reason. A crash leaves some of them deleted, which can be restored.
+async fn delete_environments(store: &Store, call: &Call<Write>, project: ProjectId) -> Result<(), Problem> {
+    let tenant = call.tenant();
+    let others = users(store, tenant, project.0).await?;
+    if !others.is_empty() {
+        return Err(Problem::in_use(others));
+    }
+    let first = PageRequest { limit: 200, cursor: None };
+    for _ in 0..ATTEMPTS {
+        let (listed, active) = store.list_environments(tenant, Some(project), &first).await?;
+        if listed.data.is_empty() {
+            return Ok(());
+        }
+        for stored in &listed.data {
+            let id = EnvironmentId(stored.id);
+            let event = call.event("environment.deleted", format!("environment/{id}"));
+            let deleted = if active.get(&project) == Some(&id) {
+                store.delete_active_environment(tenant, stored, call.now, &event).await
+            } else {
+                store.delete_environment(tenant, stored, call.now, &event).await.map(|_| ())
+            };
+            match deleted {
+                // What somebody else did to it shows in the list.
+                Ok(()) | Err(StoreError::Missing | StoreError::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+    Err(Problem::busy())
 }
 
 async fn users(store: &Store, tenant: &TenantId, id: u64) -> Result<Vec<String>, Problem> {
@@ -210,10 +255,14 @@ async fn users(store: &Store, tenant: &TenantId, id: u64) -> Result<Vec<String>,
     let mut users: Vec<_> =
         applications.map(|a| format!("application {} ({})", a.id, a.body.application.name.as_str())).collect();
     let variables = store.variables(tenant, Scope::Project(ProjectId(id))).await?;
+    users.extend(variables.iter().map(|v| format!("variable {} of this project", v.key)));
+    Ok(users)
+}
+
+/// The first of them, by name: enough to see what is in the way.
+async fn environments_of(store: &Store, tenant: &TenantId, id: u64) -> Result<Vec<String>, Problem> {
     let first = PageRequest { limit: 200, cursor: None };
     let (environments, _) = store.list_environments(tenant, Some(ProjectId(id)), &first).await?;
     let environments = environments.data.iter();
-    users.extend(environments.map(|e| format!("environment {} ({})", EnvironmentId(e.id), e.body.name)));
-    users.extend(variables.iter().map(|v| format!("variable {} of this project", v.key)));
-    Ok(users)
+    Ok(environments.map(|e| format!("environment {} ({})", EnvironmentId(e.id), e.body.name)).collect())
 }

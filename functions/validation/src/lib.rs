@@ -5,7 +5,6 @@
 //! run is found by the next. Whatever GitHub does, nothing is lost for a day: what cannot be done now is put off.
 
 mod decision;
-mod github;
 mod pass;
 mod request;
 mod tell;
@@ -21,10 +20,10 @@ use tidegate_aws::{
     intake::{Intake, IntakeMessage},
     store::Store,
 };
-use tidegate_gate::Gate;
+use tidegate_gate::{Gate, Unreachable};
 use tidegate_github::GithubError;
 
-use crate::{github::Clients, pass::Pass};
+use crate::pass::Pass;
 
 /// One item takes at most so long: less than its issue's lease, and than the function may.
 const PATIENCE: Duration = Duration::from_secs(50);
@@ -39,7 +38,6 @@ const BUSY: SignedDuration = SignedDuration::from_secs(2);
 pub struct Validation {
     store: Store,
     gate: Gate,
-    clients: Clients,
     /// For links, without a slash at the end.
     public_url: String,
 }
@@ -47,7 +45,7 @@ pub struct Validation {
 impl Validation {
     pub fn new(store: Store, public_url: &str) -> Self {
         let public_url = public_url.trim_end_matches('/').to_owned();
-        Self { gate: Gate::new(store.clone()), store, clients: Clients::default(), public_url }
+        Self { gate: Gate::new(store.clone()), store, public_url }
     }
 }
 
@@ -64,6 +62,16 @@ pub(crate) enum Trouble {
     Wait(SignedDuration),
     #[error("the tenant has no GitHub credentials")]
     NoCredentials,
+}
+
+impl From<Unreachable> for Trouble {
+    fn from(why: Unreachable) -> Self {
+        match why {
+            Unreachable::Github(error) => Self::Github(error),
+            Unreachable::Store(error) => Self::Store(error),
+            Unreachable::NoCredentials => Self::NoCredentials,
+        }
+    }
 }
 
 /// Each message by itself: one that fails does not hold up the others.

@@ -2,23 +2,23 @@
 
 use jiff::Timestamp;
 use tidegate_aws::{
-    applications::sha256_hex,
     audit::AuditEvent,
     catalogue::Stored,
     clock,
     error::StoreError,
-    intake::{GIVEN_UP_AFTER, Intake, IntakeId, IntakeMessage, issue_state::IssueLease},
+    intake::{GIVEN_UP_AFTER, Intake, IntakeId, IntakeMessage, issue_state::IssueLease, names::Names},
     registered::RegisteredApplication,
 };
 use tidegate_domain::{
     deployment::{Deployment, Status, Trigger, TriggerKind},
     id::{ApplicationId, DeploymentId},
-    issue::{Allow, IssueRef, Repository, comment, form},
+    issue::{IssueRef, comment, form},
     secret::Secret,
 };
-use tidegate_github::event::Event;
+use tidegate_gate::asker::actor;
+use tidegate_github::{Github, event::Event};
 
-use crate::{BUSY, Trouble, Validation, github::Access, request::replay_key};
+use crate::{BUSY, Trouble, Validation, request::replay_key};
 
 /// How an app's login ends.
 const BOT: &str = "[bot]";
@@ -43,12 +43,12 @@ impl Pass<'_> {
                 {
                     return self.done().await;
                 }
-                let access = self.validation.clients.of(store, tenant).await?;
-                if is_our_doing(&event, &access.github.login().await?) {
+                let github = self.validation.gate.github(tenant).await?;
+                if is_our_doing(&event, &github.login().await?) {
                     return self.done().await;
                 }
                 let lease = self.lease(event.issue()).await?;
-                let handled = self.handle(&event, &access, &lease).await;
+                let handled = self.handle(&event, &github, &lease).await;
                 self.give_back(event.issue(), &lease, handled).await
             }
             IntakeId::Notice(id) => {
@@ -58,12 +58,12 @@ impl Pass<'_> {
                     Err(other) => return Err(other.into()),
                 };
                 let Some(issue) = deployment.issue else { return self.done().await };
-                let access = self.validation.clients.of(store, tenant).await?;
+                let github = self.validation.gate.github(tenant).await?;
                 let lease = self.lease(&issue).await?;
                 let handled = async {
                     // Read under the lease: of two notices the later one has the last word.
                     let deployment = store.deployment(tenant, id).await?.deployment;
-                    self.validation.tell(&access, &deployment).await?;
+                    self.validation.tell(&github, &deployment).await?;
                     self.done().await
                 };
                 let handled = handled.await;
@@ -72,10 +72,10 @@ impl Pass<'_> {
         }
     }
 
-    async fn handle(&self, event: &Event, access: &Access, lease: &IssueLease) -> Result<(), Trouble> {
+    async fn handle(&self, event: &Event, github: &Github, lease: &IssueLease) -> Result<(), Trouble> {
         match event {
-            Event::Issue { .. } => Box::pin(self.request(event, access, lease)).await,
-            Event::Comment { issue, sender, body } => Box::pin(self.decision(access, issue, sender, body)).await,
+            Event::Issue { .. } => Box::pin(self.request(event, github, lease)).await,
+            Event::Comment { issue, sender, body } => Box::pin(self.decision(github, issue, sender, body)).await,
         }
     }
 
@@ -163,21 +163,15 @@ impl Pass<'_> {
         let Event::Issue { issue, author, sender, labels, updated_at, body } = self.event().await? else {
             return Ok(());
         };
-        let access = match self.validation.clients.of(store, tenant).await {
-            Ok(access) => Some(access),
-            Err(Trouble::Store(error)) => return Err(error),
-            Err(_) => None,
-        };
+        let names = store.names(tenant).await?;
         let text = body.as_ref().map_or("", |body| body.expose().as_str());
         for stored in self.applications(&issue, &labels).await? {
-            if let Some(access) = &access {
-                // Another delivery of the same request may have been luckier.
-                let key = replay_key(access, &issue, stored.id, text);
-                if store.first_answer(tenant, &key, clock::now()).await?.is_some() {
-                    continue;
-                }
+            // Another delivery of the same request may have been luckier.
+            let key = replay_key(&names, &issue, stored.id, text);
+            if store.first_answer(tenant, &key, clock::now()).await?.is_some() {
+                continue;
             }
-            let id = self.record_id(access.as_ref(), &issue, updated_at, stored.id, text);
+            let id = self.record_id(&names, &issue, updated_at, stored.id, text);
             self.record_time_out(&stored, id, &issue, trigger(&issue, &author, &sender)).await?;
         }
         Ok(())
@@ -187,18 +181,14 @@ impl Pass<'_> {
     /// of the same state of the issue: a second record of it cannot be written.
     pub(crate) fn record_id(
         &self,
-        access: Option<&Access>,
+        names: &Names,
         issue: &IssueRef,
         updated_at: Timestamp,
         application: u64,
         text: &str,
     ) -> DeploymentId {
         let (issue, application) = (format!("{}#{}", issue.repository.folded(), issue.number), application.to_string());
-        let name = match access {
-            Some(access) => access.name(&["deployment", &issue, &application, text]),
-            // Everybody who reads the issue sees the id, and a plain hash of the text would let them try values on it.
-            None => sha256_hex(format!("{:?} {application}", self.message.id).as_bytes()),
-        };
+        let name = names.of(&["deployment", &issue, &application, text]);
         let digits = name.get(..20).unwrap_or_default();
         let [_, _, _, _, _, _, bytes @ ..] = u128::from_str_radix(digits, 16).unwrap_or_default().to_be_bytes();
         // By GitHub's clock, which is not to put it ahead of everything in the history.
@@ -242,36 +232,8 @@ fn is_our_doing(event: &Event, login: &str) -> bool {
     login.ends_with(BOT) || matches!(event, Event::Comment { body, .. } if is_said_by_us(body))
 }
 
-const GITHUB: &str = "github:";
-
-/// Somebody on GitHub, as triggers, limits and the audit name them.
-pub(crate) fn actor(login: &str) -> String {
-    format!("{GITHUB}{}", login.to_ascii_lowercase())
-}
-
 /// Who asks with an issue: who did what was delivered, and beside them who wrote it.
 pub(crate) fn trigger(issue: &IssueRef, author: &str, sender: &str) -> Trigger {
     let author = Some(author).filter(|author| !author.eq_ignore_ascii_case(sender)).map(actor);
     Trigger { kind: TriggerKind::Issue, source: Some(issue.to_string()), actor: actor(sender), author }
-}
-
-/// Whether all of those who asked may: a label that somebody with the right to it puts on a stranger's issue does not make
-/// the stranger's words theirs.
-pub(crate) async fn may_ask(
-    access: &Access,
-    repository: &Repository,
-    trigger: &Trigger,
-    allow: Allow,
-) -> Result<bool, Trouble> {
-    if allow == Allow::Anyone {
-        return Ok(true);
-    }
-    for requester in trigger.requesters() {
-        // Who is nobody's login there has no role.
-        let login = requester.strip_prefix(GITHUB).unwrap_or_default();
-        if !allow.admits(access.github.role(repository, login).await?) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

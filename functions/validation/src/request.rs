@@ -6,8 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tidegate_aws::{
     catalogue::Stored,
+    clock,
     idempotency::{FirstAnswer, IdempotencyKey},
-    intake::issue_state::IssueLease,
+    intake::{issue_state::IssueLease, names::Names},
     registered::RegisteredApplication,
 };
 use tidegate_domain::{
@@ -25,21 +26,48 @@ use tidegate_domain::{
     refusal::Reason,
     secret::Secret,
 };
-use tidegate_gate::{Asked, Caller, Decision, Request};
-use tidegate_github::event::Event;
+use tidegate_gate::{Asked, Caller, Decision, Request, asker::may_ask};
+use tidegate_github::{Github, event::Event};
 
 use crate::{
     Trouble,
-    github::Access,
-    pass::{Pass, may_ask, trigger},
-    tell::SKEW,
+    pass::{Pass, trigger},
+    tell::since_any,
 };
 
 /// Until the checks are tried again that took too long.
 const SLOW: SignedDuration = SignedDuration::from_secs(30);
 
+/// A request, as an issue's state keeps that it was answered.
+struct Named {
+    /// The same words at any time: what became a deployment is not asked for twice.
+    any_time: String,
+    /// These words as they were written this time: what was refused may be asked for again, but not by the next delivery
+    /// that tells of the same.
+    this_time: String,
+}
+
+impl Named {
+    fn of(names: &Names, text: &str, updated_at: Timestamp) -> Self {
+        let at = updated_at.to_string();
+        Self { any_time: names.of(&["request", text]), this_time: names.of(&["request", text, &at]) }
+    }
+
+    fn is_in(&self, answered: &[String]) -> bool {
+        answered.iter().any(|name| *name == self.any_time || *name == self.this_time)
+    }
+}
+
+/// What came of an application's part of a request.
+enum Asking {
+    /// It is a deployment, or needs nothing more.
+    Deployed,
+    Refused,
+}
+
 /// A state of an issue, and who asks with it.
 struct Written<'a> {
+    names: &'a Names,
     trigger: Trigger,
     updated_at: Timestamp,
     /// None if it is longer than anybody reads.
@@ -47,17 +75,18 @@ struct Written<'a> {
 }
 
 impl Pass<'_> {
-    pub(crate) async fn request(&self, event: &Event, access: &Access, lease: &IssueLease) -> Result<(), Trouble> {
+    pub(crate) async fn request(&self, event: &Event, github: &Github, lease: &IssueLease) -> Result<(), Trouble> {
         let Event::Issue { issue, author, sender, labels, updated_at, body } = event else { return self.done().await };
         let applications = self.applications(issue, labels).await?;
         let Some(first) = applications.iter().find_map(|stored| stored.body.application.issue_trigger.as_ref()) else {
             return self.done().await;
         };
         // Before anything else: from here on the values are nowhere but in what is sealed.
-        sanitise(access, issue, first).await?;
+        sanitise(github, issue, first).await?;
         let text = body.as_ref().map_or("", |body| body.expose().as_str());
-        let request = access.name(&["request", text]);
-        if lease.state.answered.contains(&request) {
+        let names = self.validation.store.names(&self.message.tenant).await?;
+        let request = Named::of(&names, text, *updated_at);
+        if request.is_in(&lease.state.answered) {
             return self.done().await;
         }
         // The issue has been changed since, and what it became was answered.
@@ -65,33 +94,46 @@ impl Pass<'_> {
             tracing::info!(issue = %issue, "an older state of the issue than one that was handled asks for nothing");
             return self.done().await;
         }
-        let written = Written { trigger: trigger(issue, author, sender), updated_at: *updated_at, body: body.as_ref() };
-        for stored in &applications {
-            self.ask(access, issue, &written, stored).await?;
+        let (store, tenant, now) = (&self.validation.store, &self.message.tenant, clock::now());
+        let trigger = trigger(issue, author, sender);
+        if store.is_refused_too_often(tenant, &trigger.actor, now).await? {
+            tracing::warn!(issue = %issue, caller = trigger.actor, "too many requests of this login were refused lately");
+            return self.done().await;
         }
-        let answered = (request.as_str(), *updated_at);
-        Ok(self.validation.store.answer_issue(self.message, self.intake, issue, lease, answered).await?)
+        let written = Written { names: &names, trigger, updated_at: *updated_at, body: body.as_ref() };
+        let mut refused = 0;
+        for stored in &applications {
+            match self.ask(github, issue, &written, stored).await? {
+                Asking::Deployed => {}
+                Asking::Refused => refused += 1,
+            }
+        }
+        if refused > 0 {
+            store.count_refusal(tenant, &written.trigger.actor, now).await?;
+        }
+        let answered = if refused == 0 { &request.any_time } else { &request.this_time };
+        Ok(store.answer_issue(self.message, self.intake, issue, lease, (answered, *updated_at)).await?)
     }
 
     /// Takes one application's request to the gate, and tells the issue what came of it.
     async fn ask(
         &self,
-        access: &Access,
+        github: &Github,
         issue: &IssueRef,
         written: &Written<'_>,
         stored: &Stored<RegisteredApplication>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Asking, Trouble> {
         let application = &stored.body.application;
-        let Some(listens) = &application.issue_trigger else { return Ok(()) };
-        let Written { trigger, updated_at, body } = written;
+        let Some(listens) = &application.issue_trigger else { return Ok(Asking::Deployed) };
+        let Written { names, trigger, updated_at, body } = written;
         let (store, tenant) = (&self.validation.store, &self.message.tenant);
         let asked = match body {
             Some(body) => read(body.expose(), application, listens),
             None => Asked { version: None, variables: None, faults: vec![too_long()] },
         };
-        let may_ask = may_ask(access, &issue.repository, trigger, listens.allow).await?;
+        let may_ask = may_ask(github, &issue.repository, trigger, listens.allow).await?;
         let text = body.map_or("", |body| body.expose().as_str());
-        let key = replay_key(access, issue, stored.id, text);
+        let key = replay_key(names, issue, stored.id, text);
         let request = Request {
             tenant,
             application: ApplicationId(stored.id),
@@ -106,45 +148,46 @@ impl Pass<'_> {
             retry_of: None,
             issue: Some(issue.clone()),
             request_id: None,
-            id: Some(self.record_id(Some(access), issue, *updated_at, stored.id, text)),
+            id: Some(self.record_id(names, issue, *updated_at, stored.id, text)),
         };
         let deployment = match Box::pin(self.validation.gate.decide(&request, &first_answer)).await? {
             Decision::Recorded(deployment) => *deployment,
             Decision::Before(first) => match deployment_of(&first) {
                 Some(id) => store.deployment(tenant, id).await?.deployment,
-                None => return Ok(()),
+                None => return Ok(Asking::Deployed),
             },
             Decision::Refused(refusal) => {
-                // By the request and not by the record, which not every refusal has.
-                let id = key.key_sha256.get(..32).unwrap_or(&key.key_sha256);
-                let comment = refused(id, &refusal.reason)?;
-                return Ok(access.github.say(issue, &comment, self.intake.created_at - SKEW).await?);
+                // Of an issue that is mended again and again, the last refusal is all that anybody needs.
+                let comment = refused(&format!("application-{}", stored.id), &refusal.reason)?;
+                github.say(issue, &comment, since_any()).await?;
+                return Ok(Asking::Refused);
             }
             // It was removed meanwhile.
-            Decision::CallerGone => return Ok(()),
+            Decision::CallerGone => return Ok(Asking::Deployed),
         };
-        self.validation.tell(access, &deployment).await
+        self.validation.tell(github, &deployment).await?;
+        Ok(Asking::Deployed)
     }
 }
 
 /// The issue as it is now, which may be another than the one that was delivered: what was written since has a delivery of
 /// its own, with what it holds. A second run finds it done.
-async fn sanitise(access: &Access, issue: &IssueRef, trigger: &IssueTrigger) -> Result<(), Trouble> {
-    let current = access.github.issue(issue).await?;
+async fn sanitise(github: &Github, issue: &IssueRef, trigger: &IssueTrigger) -> Result<(), Trouble> {
+    let current = github.issue(issue).await?;
     if !form::is_sanitised(current.body.expose()) {
         let values = Values::of(current.body.expose(), &[trigger.version_field.as_str()]);
         let version = values.given.get(&trigger.version_field).and_then(|text| Version::parse(text.expose()).ok());
-        access.github.replace_body(issue, &form::sanitised(version.as_ref(), &trigger.version_field)).await?;
+        github.replace_body(issue, &form::sanitised(version.as_ref(), &trigger.version_field)).await?;
     }
     if !current.labels.iter().any(|label| label.eq_ignore_ascii_case(SANITISED_LABEL)) {
-        access.github.add_label(issue, SANITISED_LABEL).await?;
+        github.add_label(issue, SANITISED_LABEL).await?;
     }
     Ok(())
 }
 
 /// What an application's part of an issue's request is found by again, whichever delivery tells of it.
-pub(crate) fn replay_key(access: &Access, issue: &IssueRef, application: u64, text: &str) -> IdempotencyKey {
-    let name = access.name(&["application", &application.to_string(), text]);
+pub(crate) fn replay_key(names: &Names, issue: &IssueRef, application: u64, text: &str) -> IdempotencyKey {
+    let name = names.of(&["application", &application.to_string(), text]);
     IdempotencyKey {
         caller: format!("issue:{}#{}", issue.repository.folded(), issue.number),
         key_sha256: name.clone(),

@@ -290,28 +290,63 @@ fn filters(name: &str, value: String) -> HashMap<String, Vec<String>> {
     [(name.to_owned(), vec![value])].into()
 }
 
-/// Those of this run. What cannot be removed is left: the demo's own result matters more.
+/// Tries until nothing is left, or for so long: what the worker has just begun to remove is refused meanwhile, and an engine
+/// that is busy with others' images may fail to list them.
+const CLEANING: Duration = Duration::from_secs(10);
+
+/// Those of this run. What cannot be removed is told and left: the demo's own result matters more.
 async fn remove_containers(docker: &Docker, prefix: &str) {
-    let options =
-        ListContainersOptions { all: true, filters: Some(filters("name", prefix.to_owned())), ..Default::default() };
-    for container in docker.list_containers(Some(options)).await.unwrap_or_default() {
-        let id = container.id.unwrap_or_default();
-        let at_once = StopContainerOptions { t: Some(0), ..Default::default() };
-        let _ = docker.stop_container(&id, Some(at_once)).await;
-        let forced = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-        let _ = docker.remove_container(&id, Some(forced)).await;
-    }
+    cleaned("containers", async || {
+        let filters = Some(filters("name", prefix.to_owned()));
+        let options = ListContainersOptions { all: true, filters, ..Default::default() };
+        let found = docker.list_containers(Some(options)).await?;
+        for container in &found {
+            let id = container.id.as_deref().unwrap_or_default();
+            let at_once = StopContainerOptions { t: Some(0), ..Default::default() };
+            let _ = docker.stop_container(id, Some(at_once)).await;
+            let forced = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+            let _ = docker.remove_container(id, Some(forced)).await;
+        }
+        Ok(found.is_empty())
+    })
+    .await;
 }
 
 /// Those of this run that no container uses.
 async fn remove_images(docker: &Docker, registry: SocketAddr) {
     let of_run = format!("{registry}/{REPOSITORY}");
-    let options = ListImagesOptions { filters: Some(filters("reference", of_run.clone())), ..Default::default() };
-    for image in docker.list_images(Some(options)).await.unwrap_or_default() {
-        // Digests too: an image that was pulled by one has no tag.
-        for name in image.repo_tags.iter().chain(&image.repo_digests).filter(|name| name.starts_with(&of_run)) {
-            let _ = docker.remove_image(name, None::<RemoveImageOptions>, None).await;
+    cleaned("images", async || {
+        let everything = ListContainersOptions { all: true, ..Default::default() };
+        let containers = docker.list_containers(Some(everything)).await?;
+        let options = ListImagesOptions { filters: Some(filters("reference", of_run.clone())), ..Default::default() };
+        let mut found = docker.list_images(Some(options)).await?;
+        found.retain(|image| !containers.iter().any(|container| container.image_id.as_ref() == Some(&image.id)));
+        for image in &found {
+            // Digests too: an image that was pulled by one has no tag.
+            for name in image.repo_tags.iter().chain(&image.repo_digests).filter(|name| name.starts_with(&of_run)) {
+                let _ = docker.remove_image(name, None::<RemoveImageOptions>, None).await;
+            }
         }
+        Ok(found.is_empty())
+    })
+    .await;
+}
+
+/// Calls `pass`, which removes what it finds, until it finds nothing.
+async fn cleaned(what: &str, mut pass: impl AsyncFnMut() -> Result<bool, bollard::errors::Error>) {
+    let began = Instant::now();
+    loop {
+        let error = match pass().await {
+            Ok(true) => return,
+            Ok(false) => None,
+            Err(error) => Some(error),
+        };
+        if began.elapsed() > CLEANING {
+            let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+            tracing::warn!(error, "{what} of the demo are left on this machine");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -86,6 +86,16 @@ const CLAIMS: &[Claim] = &[
         proof: Proof::Tests(&["leaks::", "issues::an_issue_is_deployed", "issues::every_fault_of_an_issue"]),
     },
     Claim {
+        name: "seed-examples",
+        says: "Every request of the seed on environments is taken as it is written there, and answered with at least its fields, names, types and values.",
+        proof: Proof::Tests(&["environments::seed::"]),
+    },
+    Claim {
+        name: "activation",
+        says: "Of 50 concurrent activations over several environments no reader ever sees none or two active, nor while environments come and go.",
+        proof: Proof::Tests(&["environments::activation::"]),
+    },
+    Claim {
         name: "round-trips",
         says: "An accepted deployment costs the webhook at most 5 sequential AWS calls, and no KMS call once data keys are cached.",
         proof: Proof::Tests(&["round_trips::"]),

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use tidegate_domain::{
-    application::Concurrency,
+    application::{Application, Concurrency},
     deployment::{Deployment, Event, Status},
     id::{DeploymentId, HostName, Revision, TenantId},
     job::Job,
@@ -60,10 +60,18 @@ pub struct Admission<'a> {
 pub enum AskedBy<'a> {
     /// The application's token, by its SHA-256: it must still be there.
     Token(&'a str),
-    /// Somebody who may fill the places of the queue that are kept free: an owner or an administrator.
+    /// Somebody who may fill the places of the queue that are kept free: an owner or an administrator, and whoever rolls
+    /// back.
     Priority,
     /// Anybody else.
     Other,
+}
+
+impl AskedBy<'_> {
+    /// A person who may deploy the application.
+    pub fn person(name: &str, is_admin: bool, application: &Application) -> Self {
+        if is_admin || name == application.owner { Self::Priority } else { Self::Other }
+    }
 }
 
 /// The limits that a request counts against.

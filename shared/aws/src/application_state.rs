@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_domain::{
     assignment::Running,
-    deployment::{Deployment, Effect, Runs, TargetState},
+    deployment::{Deployment, Effect, Runs, Sources, TargetState},
     id::{DeploymentId, HostName, Revision, Sequence},
     image::{Digest, Version},
     job::Action,
@@ -51,6 +51,9 @@ pub struct Release {
     pub version: Version,
     pub digest: Digest,
     pub at: Timestamp,
+    /// Of the newest alone: nobody asks whether another one would come out otherwise now.
+    #[serde(default)]
+    pub sources: Option<Sources>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +137,11 @@ impl ApplicationState {
                         version: version.clone(),
                         digest: digest.clone(),
                         at: now,
+                        sources: deployment.sources.clone(),
                     };
+                    for former in &mut next.releases {
+                        former.sources = None;
+                    }
                     next.releases.insert(0, release);
                     let excess = next.releases.split_off(next.releases.len().min(KEPT_RELEASES));
                     unneeded.extend(excess.into_iter().map(|release| release.deployment_id));

@@ -45,6 +45,8 @@ fn deployment(n: u8, action: Action, on: u8, state: TargetState) -> Deployment {
         targets: vec![target],
         max_parallel: 1,
         rollback_on_failure: true,
+        environment: None,
+        sources: None,
         returns_to: None,
         carries_variables: false,
         retry_of: None,

@@ -26,7 +26,6 @@ use crate::{
     catalogue::{Part, Reference, Resource, Stored, explain},
     error::{Result, StoreError},
     keys::{self, Kind},
-    registered::Sealed,
     store::Store,
     table::{item, number},
     variables::{StoredValue, StoredVariable},
@@ -121,10 +120,7 @@ impl Environment {
 fn size_bytes(variable: &StoredVariable) -> usize {
     let value = match &variable.value {
         StoredValue::Plain { text } => text.len(),
-        // The last part is ciphertext and tag in base64url.
-        StoredValue::Secret { sealed: Sealed(text) } => {
-            (text.rsplit(':').next().map_or(0, str::len) * 3 / 4).saturating_sub(16)
-        }
+        StoredValue::Secret { sealed } => sealed.plain_bytes(),
         StoredValue::Reference { written, .. } => written.len(),
     };
     variable.key.as_str().len() + value

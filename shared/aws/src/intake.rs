@@ -5,6 +5,8 @@
 //! again by the sweep, and a second one finds nothing left to do.
 
 pub mod issue_state;
+pub mod names;
+pub mod refusals;
 pub mod repositories;
 
 use std::time::Duration;

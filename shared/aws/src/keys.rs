@@ -413,6 +413,16 @@ pub fn issue(t: &TenantId, issue: &IssueRef) -> Key {
     key(tenant(t, &format!("ISSUE#{}#{}", issue.repository.folded(), issue.number)), "ISSUE")
 }
 
+/// What names of issues' requests are made with.
+pub fn issue_names(t: &TenantId) -> Key {
+    key(tenant(t, "ISSUE_NAMES"), "ISSUE_NAMES")
+}
+
+/// How many requests of a login were refused in the hour (`2026-11-22T10`); the login is hashed, as in [`user_window`].
+pub fn refused_requests(t: &TenantId, sha256_hex: &str, hour: &str) -> Key {
+    key(tenant(t, &format!("REFUSED#{sha256_hex}")), hour)
+}
+
 /// A wrapped data key.
 pub fn data_key(t: &TenantId, id: &str) -> Key {
     key(tenant(t, &format!("DATA_KEY#{id}")), "DATA_KEY")

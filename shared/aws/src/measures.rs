@@ -76,12 +76,13 @@ impl Outcome {
         }
     }
 
-    /// Whether validation said yes or no; none of what it said nothing new about.
+    /// Whether validation said yes or no; none of what it said nothing new about, dry runs included, which are told and not
+    /// counted.
     pub fn passed(self) -> Option<bool> {
         match self {
-            Self::Admitted | Self::AwaitingApproval | Self::Valid => Some(true),
+            Self::Admitted | Self::AwaitingApproval => Some(true),
             Self::Rejected | Self::RateLimited | Self::QueueFull => Some(false),
-            Self::Repeated | Self::Undecided => None,
+            Self::Repeated | Self::Valid | Self::Undecided => None,
         }
     }
 }

@@ -22,6 +22,14 @@ use crate::{
 #[serde(transparent)]
 pub struct Sealed(pub(crate) String);
 
+impl Sealed {
+    /// How long the value is, which its ciphertext does not hide.
+    pub(crate) fn plain_bytes(&self) -> usize {
+        // The last part is ciphertext and tag in base64url.
+        (self.0.rsplit(':').next().map_or(0, str::len) * 3 / 4).saturating_sub(16)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Project {

@@ -9,6 +9,7 @@ use crate::{
     env,
     envelope::{Place, Purpose, Sealer},
     error::{Result, StoreError, away},
+    material::Guesses,
     queues::{Queue, WakeUp},
     table::Table,
 };
@@ -50,6 +51,7 @@ pub struct Store {
     /// Admissions that have lost a race to another: within a process they go on one after the other, as each would only
     /// lose again to the next.
     pub(crate) losers: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) guesses: Guesses,
 }
 
 impl Store {
@@ -61,6 +63,7 @@ impl Store {
             sqs: clients.sqs.clone(),
             config,
             losers: Arc::default(),
+            guesses: Guesses::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_domain::{
     id::{Revision, SecretId, TenantId},
     secret::Secret,
-    variable::{Layered, Origin, Scope, SecretReference, ValueType, VariableKey, Written},
+    variable::{Layered, Scope, SecretReference, ValueType, VariableKey, Written},
     variable_id::VariableId,
 };
 
@@ -273,23 +273,18 @@ impl Store {
 
     /// A stored variable as a layer's entry, its own secret opened.
     pub(crate) async fn layered(&self, tenant: &TenantId, scope: Scope, variable: StoredVariable) -> Result<Layered> {
-        let origin = match scope {
-            Scope::Global => Origin::Global,
-            Scope::Project(_) => Origin::Project,
-            Scope::Environment(_) => Origin::Environment,
-            Scope::Application(_) => Origin::Application,
-        };
         let is_secret = variable.is_secret();
         let value = match variable.value {
-            StoredValue::Plain { text } => Written::Text(Secret::new(text)),
+            StoredValue::Plain { text } => Written::Template(Secret::new(text)),
             StoredValue::Secret { sealed } => {
                 let id = variable_place(scope, &variable.key);
                 let place = Place { kind: VARIABLE_PLACE, id: &id, version: variable.revision.0 };
-                Written::Text(self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await?)
+                Written::Template(self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await?)
             }
             StoredValue::Reference { secret_id, .. } => Written::Reference(SecretReference::Id(secret_id)),
         };
-        Ok(Layered { origin, key: variable.key, value, is_secret })
+        let (origin, value_type) = (scope.origin(), variable.value_type);
+        Ok(Layered { origin, key: variable.key, value, value_type, is_secret })
     }
 }
 

@@ -31,7 +31,7 @@ pub enum ReasonCode {
     PublicAddress,
     /// The value is a domain name, which may stand for any address.
     DomainAddress,
-    /// The parameter, or the application, is never used without a decision.
+    /// The parameter, the application or the environment is never used without a decision.
     Always,
 }
 

@@ -138,6 +138,24 @@ pub const CODES: &[Code] = &[
         "Create the secret, or change the variable.",
     ),
     code(
+        "format-template",
+        422,
+        "A variable has an opening `{{` that is not followed by a name and `}}`.",
+        "Write `{{NAME}}` or `{{env.NAME}}`, or `{{{{` for two braces that are meant as they are.",
+    ),
+    code(
+        "unknown-variable",
+        422,
+        "A variable refers to another one that does not exist, or not in the environment.",
+        "Create it, activate the environment that has it, or change the reference.",
+    ),
+    code(
+        "circular-variable",
+        422,
+        "Variables refer to each other in a circle.",
+        "Write one of them without the others.",
+    ),
+    code(
         "too-many-variables",
         422,
         "The variables of the deployment are too many or too large.",
@@ -186,7 +204,7 @@ pub const CODES: &[Code] = &[
     code(
         "always",
         202,
-        "The parameter or the application is never used without a decision.",
+        "The parameter, the application or the environment is never used without a decision.",
         "Wait for the owner's decision.",
     ),
     // What became of the decision.
@@ -287,6 +305,7 @@ mod tests {
         paths.retain(|path| !path.ends_with("declaring.rs"));
         assert!(paths.len() > 15, "{paths:?}");
         paths.extend([folder.join("parameter.rs"), folder.join("variable.rs")]);
+        paths.extend(sources(&folder.join("variable")).into_iter().filter(|path| !path.ends_with("tests.rs")));
         for path in paths {
             for code in given_by(&fs::read_to_string(&path).unwrap()) {
                 // The names of keys and references are the administration's.

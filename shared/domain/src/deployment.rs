@@ -1,5 +1,6 @@
 //! A deployment and its states. [`step`] holds the one function that moves it from one to the next.
 
+mod configured;
 mod step;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use crate::{
     job::Action,
 };
 
+pub use configured::{DeployedIn, Sources};
 pub use step::{Effect, Event, Illegal, Return};
 
 /// Entry of the timeline for each host that gets an assignment.
@@ -50,6 +52,12 @@ pub struct Deployment {
     /// Whether a failure brings back what ran before on the hosts that were switched already.
     #[serde(default)]
     pub rollback_on_failure: bool,
+    /// Of a rollback that of its release. None if it got none, and of what is done with containers that are there.
+    #[serde(default)]
+    pub environment: Option<DeployedIn>,
+    /// Of a rollback those of its release.
+    #[serde(default)]
+    pub sources: Option<Sources>,
     /// Of a rollback: the deployment whose release it returns to.
     #[serde(default)]
     pub returns_to: Option<DeploymentId>,
@@ -358,6 +366,8 @@ impl Deployment {
             targets: Vec::new(),
             max_parallel: application.rollout.max_parallel,
             rollback_on_failure: application.rollout.rollback_on_failure,
+            environment: None,
+            sources: None,
             returns_to: None,
             carries_variables: false,
             retry_of: None,

@@ -24,7 +24,8 @@ mod hostile_tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use accepting::{Accepted, MAX_FAULTS, accept};
+pub(crate) use accepting::Faults;
+pub use accepting::{Accepted, MAX_FAULTS, accept, judge};
 pub use declaring::{MAX_CHOICES, MAX_DECLARED_LENGTH};
 pub use kind::{ParameterType, Verdict};
 pub use public_key::Algorithm;
@@ -34,7 +35,7 @@ use crate::{
     invalid::Invalid,
     pattern::Pattern,
     secret::Secret,
-    variable::{Layered, Origin, VariableKey, Written},
+    variable::{Layered, Origin, ValueType, VariableKey, Written},
 };
 
 /// Most parameters that an application may declare.
@@ -167,7 +168,9 @@ pub fn layers(parameters: &[Parameter], accepted: Vec<(VariableKey, String)>) ->
     let is_secret = |key: &VariableKey| parameters.iter().any(|p| p.sensitive && p.name == *key);
     let layer = |origin, key: VariableKey, text: String| {
         let is_secret = is_secret(&key);
-        Layered { origin, key, value: Written::Text(Secret::new(text)), is_secret }
+        // Of its own type, which has been looked at.
+        let value_type = ValueType::String;
+        Layered { origin, key, value: Written::Text(Secret::new(text)), value_type, is_secret }
     };
     let defaults = parameters.iter().filter_map(|p| Some((p.name.clone(), p.default.clone()?)));
     let defaults = defaults.map(|(key, text)| layer(Origin::Default, key, text));

@@ -1,13 +1,20 @@
-//! Variables: keys, typed values, scopes, and what a container gets of them.
+//! Variables: keys, typed values and scopes. [`template`] is how a stored value refers to others, and [`resolution`] what a
+//! container gets of all of them.
 
-use std::{collections::BTreeMap, fmt};
+mod order;
+pub mod resolution;
+pub mod template;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use resolution::{Entry, Layered, Origin, Resolution, Resolved, Written, judged_by_value, resolve};
+pub use template::Template;
+
 use crate::{
     id::{ApplicationId, EnvironmentId, ProjectId, SecretId},
-    invalid::{FieldError, Invalid},
-    secret::Secret,
+    invalid::Invalid,
 };
 
 /// Most variables a deployment may have, all layers together.
@@ -89,10 +96,30 @@ impl Scope {
             Self::Application(_) => "application",
         }
     }
+
+    /// Of the project, environment or application; of the tenant's own there is none.
+    pub fn id(self) -> u64 {
+        match self {
+            Self::Global => 0,
+            Self::Project(id) => id.0,
+            Self::Environment(id) => id.0,
+            Self::Application(id) => id.0,
+        }
+    }
+
+    /// Which layer its variables are in.
+    pub fn origin(self) -> Origin {
+        match self {
+            Self::Global => Origin::Global,
+            Self::Project(_) => Origin::Project,
+            Self::Environment(_) => Origin::Environment,
+            Self::Application(_) => Origin::Application,
+        }
+    }
 }
 
 /// What a `secret_ref` names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SecretReference {
     /// `@secret:12`
     Id(SecretId),
@@ -115,6 +142,22 @@ impl SecretReference {
         let all_digits = !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
         rest.parse().ok().filter(|_| all_digits).map(|id| Self::Id(SecretId(id))).ok_or_else(refused)
     }
+}
+
+/// Whether a value may be stored under its type: what refers to others can be judged only as far as its form goes, until it
+/// is resolved.
+///
+/// # Errors
+/// As [`check_value`] and [`Template::parse`].
+pub fn check_written(value_type: ValueType, text: &str) -> Result<(), Invalid> {
+    let is_template = match value_type {
+        ValueType::SecretRef => false,
+        ValueType::String | ValueType::Number | ValueType::Boolean | ValueType::Json => {
+            !Template::parse(text)?.is_literal()
+        }
+    };
+    // Every type has the same say about NUL.
+    check_value(if is_template { ValueType::String } else { value_type }, text)
 }
 
 /// Whether a value is of its type. NUL is never allowed: no environment can hold it.
@@ -160,161 +203,9 @@ fn check_json(text: &str) -> Result<(), Invalid> {
     Err(Invalid::new("format-json", "is not JSON of at most 64 KiB and 32 levels", "check quotes, commas and brackets"))
 }
 
-/// Which layer a value came from, strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    Request,
-    Application,
-    /// The one that the application is pinned to, or else the project's active one.
-    Environment,
-    Project,
-    Global,
-    /// A parameter's default.
-    Default,
-}
-
-/// A value of one layer, as it was written.
-#[derive(Debug)]
-pub struct Layered {
-    pub origin: Origin,
-    pub key: VariableKey,
-    pub value: Written,
-    pub is_secret: bool,
-}
-
-/// What a layer says of a key.
-#[derive(Debug)]
-pub enum Written {
-    /// A plain value, or a sealed one that was opened.
-    Text(Secret<String>),
-    Reference(SecretReference),
-}
-
-/// A variable as a container gets it.
-#[derive(Debug)]
-pub struct Resolved {
-    pub key: VariableKey,
-    pub value: Secret<String>,
-    pub origin: Origin,
-    /// To be redacted wherever the container's output is shown.
-    pub is_secret: bool,
-}
-
-/// The strongest layer's entry of each key, in order of keys.
-pub fn overlay(layers: Vec<Layered>) -> Vec<Layered> {
-    let mut strongest: BTreeMap<VariableKey, Layered> = BTreeMap::new();
-    for entry in layers {
-        match strongest.get(&entry.key) {
-            Some(present) if present.origin <= entry.origin => {}
-            _ => {
-                strongest.insert(entry.key.clone(), entry);
-            }
-        }
-    }
-    strongest.into_values().collect()
-}
-
-/// The container's variables, every reference replaced by what `secret` finds.
-///
-/// # Errors
-/// Every reference that names nothing, and the limits on count and size, all at once.
-pub fn resolve(
-    overlaid: Vec<Layered>,
-    secret: impl Fn(&SecretReference) -> Option<Secret<String>>,
-) -> Result<Vec<Resolved>, Vec<FieldError>> {
-    let mut resolved = Vec::new();
-    let mut errors = Vec::new();
-    for Layered { origin, key, value, is_secret } in overlaid {
-        match value {
-            Written::Text(text) => resolved.push(Resolved { key, value: unescape(text), origin, is_secret }),
-            Written::Reference(reference) => match secret(&reference) {
-                Some(value) => resolved.push(Resolved { key, value, origin, is_secret: true }),
-                None => errors.push(
-                    Invalid::new(
-                        "unknown-secret",
-                        "refers to a secret that does not exist",
-                        "create the secret or change the variable",
-                    )
-                    .at(format!("variables.{key}")),
-                ),
-            },
-        }
-    }
-    let bytes: usize = resolved.iter().map(|v| v.key.as_str().len() + v.value.expose().len()).sum();
-    if resolved.len() > MAX_VARIABLES || bytes > MAX_TOTAL_BYTES {
-        errors.push(
-            Invalid::new(
-                "too-many-variables",
-                format!("{} variables of {bytes} bytes in all", resolved.len()),
-                format!("stay within {MAX_VARIABLES} variables and {MAX_TOTAL_BYTES} bytes"),
-            )
-            .at("variables"),
-        );
-    }
-    if errors.is_empty() { Ok(resolved) } else { Err(errors) }
-}
-
-/// `@@secret:` stands for a plain value that begins with `@secret:`.
-fn unescape(text: Secret<String>) -> Secret<String> {
-    match text.expose().strip_prefix('@') {
-        Some(rest) if rest.starts_with("@secret:") => Secret::new(rest.to_owned()),
-        _ => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn text(origin: Origin, key: &str, value: &str) -> Layered {
-        Layered {
-            origin,
-            key: VariableKey::parse(key).unwrap(),
-            value: Written::Text(Secret::new(value.to_owned())),
-            is_secret: false,
-        }
-    }
-
-    fn reference(key: &str, written: &str) -> Layered {
-        let value = Written::Reference(SecretReference::parse(written).unwrap());
-        Layered { origin: Origin::Project, key: VariableKey::parse(key).unwrap(), value, is_secret: false }
-    }
-
-    #[test]
-    fn the_stronger_layer_wins() {
-        let layers = vec![
-            text(Origin::Global, "A", "global"),
-            text(Origin::Request, "A", "request"),
-            text(Origin::Project, "A", "project"),
-            text(Origin::Default, "B", "default"),
-            text(Origin::Global, "C", "global"),
-            text(Origin::Application, "C", "application"),
-        ];
-        let resolved = resolve(overlay(layers), |_| None).unwrap();
-        let got: Vec<_> = resolved.iter().map(|v| (v.key.as_str(), v.value.expose().as_str())).collect();
-        assert_eq!(got, [("A", "request"), ("B", "default"), ("C", "application")]);
-    }
-
-    #[test]
-    fn a_reference_becomes_its_secret_and_is_one() {
-        let layers = vec![
-            reference("A", "@secret:1"),
-            reference("B", "@secret:db/URL"),
-            text(Origin::Project, "C", "@@secret:1"),
-        ];
-        let resolved = resolve(layers, |r| Some(Secret::new(format!("{r:?}")))).unwrap();
-        assert_eq!(resolved.iter().map(|v| v.is_secret).collect::<Vec<_>>(), [true, true, false]);
-        assert_eq!(resolved[2].value.expose(), "@secret:1");
-    }
-
-    #[test]
-    fn every_unknown_secret_is_named() {
-        let layers = vec![reference("A", "@secret:1"), reference("B", "@secret:2"), text(Origin::Project, "C", "")];
-        let errors = resolve(layers, |_| None).unwrap_err();
-        assert_eq!(errors.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(), ["variables.A", "variables.B"]);
-    }
 
     #[test]
     fn values_are_of_their_type() {
@@ -334,22 +225,20 @@ mod tests {
         check(ValueType::SecretRef, "@secret:a/b/c", false);
     }
 
-    proptest! {
-        #[test]
-        fn the_order_of_layers_does_not_matter(mut entries in prop::collection::vec((0_usize..5, "[A-C]", "[a-z]{0,3}"), 0..12), seed: u64) {
-            let origins = [Origin::Request, Origin::Application, Origin::Project, Origin::Global, Origin::Default];
-            entries.sort();
-            entries.dedup_by(|a, b| a.0 == b.0 && a.1 == b.1);
-            let build = |entries: &[(usize, String, String)]| {
-                let layers = entries.iter().map(|(origin, key, value)| text(origins[*origin], key, value)).collect();
-                let resolved = resolve(overlay(layers), |_| None).unwrap();
-                resolved.into_iter().map(|v| (v.key.to_string(), v.value.expose().clone())).collect::<Vec<_>>()
-            };
-            let straight = build(&entries);
-            let length = entries.len().max(1);
-            entries.rotate_left(usize::try_from(seed % length as u64).unwrap() % length.max(1));
-            entries.reverse();
-            prop_assert_eq!(straight, build(&entries));
-        }
+    #[test]
+    fn what_refers_to_others_is_judged_by_its_form_when_it_is_written() {
+        let check = |value_type, text: &str, code: Option<&str>| {
+            assert_eq!(check_written(value_type, text).err().map(|invalid| invalid.code), code, "{text}");
+        };
+        check(ValueType::Number, "{{PORT}}", None);
+        check(ValueType::Number, "80{{env.SUFFIX}}", None);
+        check(ValueType::Number, "eighty", Some("format-number"));
+        check(ValueType::Json, r#"{"a":{"b":"{{X}}"}}"#, None);
+        check(ValueType::Json, r#"{"a":{{"#, Some("format-template"));
+        check(ValueType::String, "{{ X }}", Some("format-template"));
+        check(ValueType::String, "{{{{ X }}", None);
+        check(ValueType::String, "{{X}}\0", Some("format-string"));
+        // What an escape stands for is its value: two braces are no number.
+        check(ValueType::Number, "{{{{", Some("format-number"));
     }
 }

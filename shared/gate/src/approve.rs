@@ -22,6 +22,7 @@ use tidegate_domain::{
 
 use crate::{
     Asked, Gate, QUEUE_RETRY, TRIES,
+    github::Unreachable,
     resolve::{self, Resolved},
 };
 
@@ -55,6 +56,10 @@ pub enum Approval {
     QueueFull { retry_after: std::time::Duration },
     /// What was asked for is not kept any more.
     Gone,
+    /// Who asked may not ask any more. It goes on waiting.
+    AskerNotPermitted,
+    /// Nobody can say now whether who asked may still ask. It goes on waiting.
+    AskerUnknown(Unreachable),
 }
 
 impl Gate {
@@ -110,6 +115,12 @@ impl Gate {
         if !is_named {
             return Ok(Approval::Stale(Box::new(stored.deployment)));
         }
+        match self.may_still_ask(tenant, registered, &stored.deployment).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(Approval::AskerNotPermitted),
+            Err(Unreachable::Store(error)) => return Err(error),
+            Err(unknown) => return Ok(Approval::AskerUnknown(unknown)),
+        }
         let Some(requested) = self.store.requested(tenant, deciding.deployment, now).await? else {
             return Ok(Approval::Gone);
         };
@@ -120,12 +131,16 @@ impl Gate {
             valid_until: None,
         };
         let material = Box::pin(self.store.material(&grant, None, None, now)).await?;
+        // Whoever asked was judged by the application as it was a moment ago, what it listens to included.
+        if material.application.revision != application.revision {
+            return Err(StoreError::Conflict);
+        }
         let asked = Asked {
             version: Some(requested.version.clone()),
             variables: Some(requested.variables()?),
             faults: Vec::new(),
         };
-        let Resolved { hosts, reasons, mut job, .. } =
+        let Resolved { hosts, reasons, sources, mut job, .. } =
             match self.resolve(&grant, &material, &asked, &stored.deployment).await? {
                 Ok(resolved) => resolved,
                 Err(faults) => return Ok(Approval::Invalid(faults)),
@@ -135,6 +150,7 @@ impl Gate {
         deployment.targets = hosts.into_iter().map(Target::waiting).collect();
         deployment.max_parallel = today.rollout.max_parallel;
         deployment.rollback_on_failure = today.rollout.rollback_on_failure;
+        (deployment.environment, deployment.sources) = (material.deployed_in(), Some(sources));
         if deployment.digest.is_none() {
             // It may be known by now; then that is what has to be looked at.
             deployment.digest = self.digest(&job).await;

@@ -5,10 +5,13 @@
 //! [`Gate::check`] looks in the same way and records nothing. [`Gate::approve`] goes on with one that waited.
 
 mod approve;
+pub mod asker;
+mod github;
 mod resolve;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -35,17 +38,19 @@ use tidegate_domain::{
     approval::{Approval, Reason as ApprovalReason},
     deployment::{Deployment, Status, Target, Trigger},
     id::{ApplicationId, DeploymentId, ProjectId, TenantId},
-    image::{Digest, Version},
+    image::{Digest, ImageName, Version},
     invalid::FieldError,
     issue::IssueRef,
     job::Job,
     limit::Class,
     refusal::{Reason, Refusal},
 };
+use tidegate_github::Github;
 use tidegate_registry::Registry;
 use tidegate_web::measures;
 
 pub use approve::{Approval as ApprovalOutcome, Deciding};
+pub use github::Unreachable;
 use resolve::Resolved;
 
 /// How often a lost race against a change of the application is run again before the caller is told.
@@ -54,6 +59,8 @@ const TRIES: usize = 3;
 const VALIDATION: Duration = Duration::from_secs(5);
 /// So long a registry is asked what a version stands for.
 const DIGEST: Duration = Duration::from_secs(2);
+/// So long a request that failed waits to be counted.
+const MEASURING: Duration = Duration::from_millis(500);
 /// When a queue that is full now may have a place again.
 const QUEUE_RETRY: Duration = Duration::from_secs(30);
 
@@ -62,6 +69,7 @@ const QUEUE_RETRY: Duration = Duration::from_secs(30);
 pub struct Gate {
     store: Store,
     registry: Arc<Registry>,
+    github: github::Clients,
 }
 
 /// Somebody known asks for a version of one application.
@@ -99,7 +107,7 @@ pub enum Caller<'a> {
 }
 
 /// What is asked for, as far as it can be read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Asked {
     /// None only beside a fault.
     pub version: Option<Version>,
@@ -107,6 +115,19 @@ pub struct Asked {
     pub variables: Option<BTreeMap<String, Value>>,
     /// What is wrong with the request by itself; told together with what is wrong for the application.
     pub faults: Vec<FieldError>,
+}
+
+/// Values of a request are never printed.
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").field("version", &self.version).field("faults", &self.faults).finish_non_exhaustive()
+    }
+}
+
+/// What a registry has said of the request's version of this image.
+struct Known {
+    image: ImageName,
+    digest: Option<Digest>,
 }
 
 /// What became of a request.
@@ -132,7 +153,15 @@ pub struct Checked {
 
 impl Gate {
     pub fn new(store: Store) -> Self {
-        Self { store, registry: Arc::new(Registry::new(DIGEST)) }
+        Self { store, registry: Arc::new(Registry::new(DIGEST)), github: github::Clients::default() }
+    }
+
+    /// GitHub, with the tenant's credentials.
+    ///
+    /// # Errors
+    /// There are none, or they cannot be read or used.
+    pub async fn github(&self, tenant: &TenantId) -> Result<Github, Unreachable> {
+        self.github.of(&self.store, tenant).await
     }
 
     /// Looks, decides and records.
@@ -143,8 +172,9 @@ impl Gate {
     pub async fn decide(&self, request: &Request<'_>, answer: Answer<'_>) -> Result<Decision, StoreError> {
         let begun = Instant::now();
         let mut decided = Err(StoreError::Busy);
+        let mut known = None;
         for _ in 0..TRIES {
-            decided = Box::pin(self.try_once(request, answer, begun)).await;
+            decided = Box::pin(self.try_once(request, answer, begun, &mut known)).await;
             // Changed between reading and writing: decide anew on what it is now.
             if !matches!(decided, Err(StoreError::Conflict)) {
                 break;
@@ -152,7 +182,6 @@ impl Gate {
         }
         match decided {
             Err(StoreError::Missing) => Ok(Decision::CallerGone),
-            Err(StoreError::Conflict) => Err(StoreError::Busy),
             Ok(decision) => {
                 if let Some((outcome, codes)) = outcome(&decision) {
                     let measured = measured(request, outcome, codes, begun);
@@ -161,7 +190,14 @@ impl Gate {
                 }
                 Ok(decision)
             }
-            Err(other) => Err(other),
+            Err(error) => {
+                let measured = measured(request, Outcome::Undecided, Vec::new(), begun);
+                tell(request, &measured);
+                // The store may be what is away, and has been waited for already.
+                let counting = self.store.measure(request.tenant, &measured, clock::now());
+                let _ = tokio::time::timeout(MEASURING, counting).await;
+                Err(if matches!(error, StoreError::Conflict) { StoreError::Busy } else { error })
+            }
         }
     }
 
@@ -172,15 +208,16 @@ impl Gate {
     pub async fn check(&self, request: &Request<'_>) -> Result<Result<Checked, Reason>, StoreError> {
         let begun = Instant::now();
         let checked = match tokio::time::timeout(VALIDATION, Box::pin(self.check_once(request))).await {
-            Ok(checked) => checked?,
-            Err(_) => Err(Reason::TimedOut),
+            Ok(checked) => checked,
+            Err(_) => Ok(Err(Reason::TimedOut)),
         };
         let (outcome, codes) = match &checked {
-            Ok(_) => (Outcome::Valid, Vec::new()),
-            Err(reason) => (outcome_of(reason), reason.codes()),
+            Ok(Ok(_)) => (Outcome::Valid, Vec::new()),
+            Ok(Err(reason)) => (outcome_of(reason), reason.codes()),
+            Err(_) => (Outcome::Undecided, Vec::new()),
         };
         tell(request, &measured(request, outcome, codes, begun));
-        Ok(checked)
+        checked
     }
 
     async fn check_once(&self, request: &Request<'_>) -> Result<Result<Checked, Reason>, StoreError> {
@@ -202,6 +239,7 @@ impl Gate {
         request: &Request<'_>,
         answer: Answer<'_>,
         begun: Instant,
+        known: &mut Option<Known>,
     ) -> Result<Decision, StoreError> {
         let now = clock::now();
         let charged = charged(request);
@@ -210,6 +248,7 @@ impl Gate {
             let material = Box::pin(self.store.material(&grant, request.key, Some(&charged), now)).await?;
             let mut deployment = new_deployment(request, &material.application.body.application);
             deployment.version = request.asked.version.clone();
+            deployment.environment = material.deployed_in();
             if material.first_answer.is_some() {
                 return Ok((material, deployment, None));
             }
@@ -224,28 +263,32 @@ impl Gate {
         match looked {
             None => material.first_answer.map(Decision::Before).ok_or(StoreError::Conflict),
             Some(Err(reason)) => self.refuse(request, deployment, reason).await.map(Decision::Refused),
-            Some(Ok(resolved)) => Box::pin(self.admit(request, material, (deployment, resolved), answer, begun)).await,
+            Some(Ok(resolved)) => {
+                Box::pin(self.admit(request, material, (deployment, resolved), answer, begun, known)).await
+            }
         }
     }
 
-    /// Everything up to the limits: the form of all fields, then the permission.
+    /// Everything up to the limits: the form of all fields, then the permission, and only then what is configured.
     async fn look(
         &self,
         request: &Request<'_>,
         material: &Material,
         deployment: &Deployment,
     ) -> Result<Result<Resolved, Reason>, StoreError> {
-        if matches!(request.caller, Caller::Token(_)) && !material.application.body.application.webhook_enabled {
-            return Ok(Err(Reason::WebhookDisabled));
-        }
-        let resolved = match self.resolve(&grant(request), material, request.asked, deployment).await? {
-            Ok(resolved) => resolved,
-            Err(faults) => return Ok(Err(Reason::Invalid(faults))),
+        let (application, asked) = (&material.application.body.application, request.asked);
+        let (may_ask, is_public) = match request.caller {
+            Caller::Token(_) if !application.webhook_enabled => return Ok(Err(Reason::WebhookDisabled)),
+            Caller::Token(_) | Caller::Person { .. } => (true, false),
+            Caller::Issue { may_ask } => (may_ask, true),
         };
-        if let Caller::Issue { may_ask: false } = request.caller {
-            return Ok(Err(Reason::PermissionDenied));
+        if !may_ask {
+            let faults = resolve::faults_of_request(application, asked);
+            return Ok(Err(if faults.is_empty() { Reason::PermissionDenied } else { Reason::Invalid(faults) }));
         }
-        Ok(Ok(resolved))
+        Ok(self.resolve(&grant(request), material, asked, deployment).await?.map_err(|faults| {
+            Reason::Invalid(if is_public { resolve::in_public(application, asked, faults) } else { faults })
+        }))
     }
 
     async fn admit(
@@ -255,11 +298,21 @@ impl Gate {
         (mut deployment, resolved): (Deployment, Resolved),
         answer: Answer<'_>,
         begun: Instant,
+        known: &mut Option<Known>,
     ) -> Result<Decision, StoreError> {
         let application = &material.application.body.application;
-        let Resolved { version, hosts, draining, reasons, mut job } = resolved;
+        let refused = |reason| Decision::Refused(Refusal { reason, deployment: None });
+        let own = application.limits.is_some();
+        let limits = application.limits.unwrap_or(*material.settings.limits.of(request.class));
+        let windows = material.windows.take();
+        // The admission looks again. Here it saves asking a registry for what is refused anyway.
+        if let Some(full) = windows.as_ref().and_then(|windows| windows.charge(&limits, own, clock::now()).err()) {
+            return Ok(refused(rate_limited(full)));
+        }
+        let Resolved { version, hosts, draining, reasons, sources, mut job } = resolved;
         let variables = request.asked.variables.clone().unwrap_or_default();
         deployment.carries_variables = !variables.is_empty();
+        deployment.sources = Some(sources);
         let requested = Requested::new(version, &variables)?;
         deployment.targets = hosts.into_iter().map(Target::waiting).collect();
         let now = deployment.created_at;
@@ -267,7 +320,7 @@ impl Gate {
             deployment.note(now, "host-drained", Some(host));
         }
         if !reasons.is_empty() {
-            deployment.digest = self.digest(&job).await;
+            deployment.digest = self.known_digest(&job, begun, known).await;
             job.digest.clone_from(&deployment.digest);
             let approved = requested.approved(&job, resolve::scope(&deployment))?;
             deployment.approval = Some(Approval {
@@ -286,9 +339,6 @@ impl Gate {
             event(request, &deployment, if waits { "deployment.approval-requested" } else { "deployment.admitted" });
         let passed = if waits { Outcome::AwaitingApproval } else { Outcome::Admitted };
         let passed = measured(request, passed, Vec::new(), begun);
-        let own = application.limits.is_some();
-        let limits = application.limits.unwrap_or(*material.settings.limits.of(request.class));
-        let windows = material.windows.take();
         let admission = Admission {
             tenant: request.tenant,
             deployment,
@@ -305,7 +355,6 @@ impl Gate {
             request_id: request.request_id.clone(),
             measured: Some(passed.clone()),
         };
-        let refused = |reason| Decision::Refused(Refusal { reason, deployment: None });
         Ok(match self.store.admit(admission, material.state.clone(), now).await? {
             Admitted::Recorded(deployment) => {
                 tell(request, &passed);
@@ -316,16 +365,22 @@ impl Gate {
             }
             Admitted::Before(first) => Decision::Before(first),
             Admitted::QueueFull => refused(Reason::QueueFull { retry_after: QUEUE_RETRY }),
-            Admitted::RateLimited(Full { limits: full, free_at }) => {
-                let retry_after = Duration::try_from(free_at.duration_since(clock::now())).unwrap_or_default();
-                // Rounded up: a caller that comes back earlier than it may is refused again.
-                let retry_after = Duration::from_secs(retry_after.as_secs() + 1);
-                refused(Reason::RateLimited { full, retry_after })
-            }
+            Admitted::RateLimited(full) => refused(rate_limited(full)),
             Admitted::TokenGone => Decision::CallerGone,
             // Only of one that had waited.
             Admitted::DecidedBefore(_) | Admitted::Superseded(_) => return Err(StoreError::Conflict),
         })
+    }
+
+    /// What the version stands for, asked once for all tries of a request, and within what is left of its time.
+    async fn known_digest(&self, job: &Job, begun: Instant, known: &mut Option<Known>) -> Option<Digest> {
+        if let Some(known) = known.as_ref().filter(|known| known.image == job.image) {
+            return known.digest.clone();
+        }
+        let left = VALIDATION.saturating_sub(begun.elapsed());
+        let digest = tokio::time::timeout(left, self.digest(job)).await.unwrap_or_default();
+        *known = Some(Known { image: job.image.clone(), digest: digest.clone() });
+        digest
     }
 
     /// What the version stands for now, so that a decision covers an image and not a name. Where the registry cannot be
@@ -359,6 +414,12 @@ impl Gate {
         let recorded = self.store.record_rejection(request.tenant, &deployment, &event).await?;
         Ok(Refusal { reason, deployment: recorded.then_some(deployment.id) })
     }
+}
+
+fn rate_limited(Full { limits: full, free_at }: Full) -> Reason {
+    let retry_after = Duration::try_from(free_at.duration_since(clock::now())).unwrap_or_default();
+    // Rounded up: a caller that comes back earlier than it may is refused again.
+    Reason::RateLimited { full, retry_after: Duration::from_secs(retry_after.as_secs() + 1) }
 }
 
 /// How a decision is counted; none for one that is counted with its admission, and for nobody's request.
@@ -422,8 +483,8 @@ fn charged<'a>(request: &Request<'a>) -> Charged<'a> {
 fn asked_by<'a>(caller: Caller<'a>, application: &Application) -> AskedBy<'a> {
     match caller {
         Caller::Token(sha256) => AskedBy::Token(sha256),
-        Caller::Person { name, is_admin } if is_admin || name == application.owner => AskedBy::Priority,
-        Caller::Person { .. } | Caller::Issue { .. } => AskedBy::Other,
+        Caller::Person { name, is_admin } => AskedBy::person(name, is_admin, application),
+        Caller::Issue { .. } => AskedBy::Other,
     }
 }
 

@@ -4,18 +4,18 @@ use tidegate_aws::{
     applications::TokenGrant,
     error::StoreError,
     hosts::RegisteredHost,
-    material::{Configuration, Material},
+    material::{Configuration, Material, Opening},
 };
 use tidegate_domain::{
     application::{Application, MAX_HOSTS, Selection},
     approval::{Reason, ReasonCode, Scope},
-    deployment::Deployment,
+    deployment::{Deployment, Sources},
     id::{HostName, Sequence},
     image::Version,
     invalid::{FieldError, Invalid},
     job::{Action, Job, JobVariable},
     parameter,
-    variable::{self, Layered},
+    variable::{self, Layered, VariableKey},
 };
 
 use crate::{Asked, Gate};
@@ -28,6 +28,7 @@ pub(crate) struct Resolved {
     pub(crate) draining: Vec<HostName>,
     /// Why somebody has to decide on it.
     pub(crate) reasons: Vec<Reason>,
+    pub(crate) sources: Sources,
     pub(crate) job: Job,
 }
 
@@ -54,15 +55,64 @@ impl Gate {
             Ok(valid) => valid,
             Err(faults) => return Ok(Err(faults)),
         };
-        let configuration = self.store.configuration(grant, material, layers).await?;
-        Ok(job(deployment, application, version.clone(), configuration).map(|job| Resolved {
+        let mut configuration = self.store.configuration(grant, material, layers, Opening::Whole).await?;
+        let sources = configuration.sources.clone();
+        Ok(job(deployment, application, version.clone(), &mut configuration).map(|job| Resolved {
             version,
             hosts,
             draining,
             reasons,
+            sources,
             job,
         }))
     }
+}
+
+/// What the request itself comes to, whatever else is registered.
+struct OfRequest {
+    errors: Vec<FieldError>,
+    reasons: Vec<Reason>,
+    values: Vec<(VariableKey, String)>,
+}
+
+impl OfRequest {
+    fn of(application: &Application, asked: &Asked) -> Self {
+        let mut errors = asked.faults.clone();
+        if let (Some(pattern), Some(version)) = (&application.version_pattern, &asked.version)
+            && !pattern.allows(version)
+        {
+            let message = "does not match the application's versionPattern";
+            let suggestion = format!("deploy a version that matches {}", pattern.as_str());
+            errors.push(Invalid::new("version-pattern", message, suggestion).at("version"));
+        }
+        let (mut reasons, mut values) = (Vec::new(), Vec::new());
+        if let Some(given) = &asked.variables {
+            match parameter::accept(&application.parameters, given) {
+                Ok(accepted) => (reasons, values) = (accepted.reasons, accepted.values),
+                Err(faults) => errors.extend(faults),
+            }
+        }
+        Self { errors, reasons, values }
+    }
+}
+
+/// What is wrong with the request itself: all that may be told to somebody who may not ask.
+pub(crate) fn faults_of_request(application: &Application, asked: &Asked) -> Vec<FieldError> {
+    OfRequest::of(application, asked).errors
+}
+
+/// The faults as everybody may read them: of those that are not the request's own, where and which, and none of the words,
+/// which name hosts, variables and secrets.
+pub(crate) fn in_public(application: &Application, asked: &Asked, faults: Vec<FieldError>) -> Vec<FieldError> {
+    let own = faults_of_request(application, asked);
+    let concealed = |fault: FieldError| {
+        if own.contains(&fault) {
+            return fault;
+        }
+        let hint = "ask the application's owner to check a request in the console, which says more";
+        Invalid::new(fault.invalid.code, "is wrong with the application itself", hint).at(fault.field)
+    };
+    faults.into_iter().map(concealed).collect()
 }
 
 /// What an approval of the deployment covers beside its work order.
@@ -76,25 +126,15 @@ pub(crate) fn scope(deployment: &Deployment) -> Scope {
 }
 
 fn validate(application: &Application, material: &Material, asked: &Asked) -> Result<Valid, Vec<FieldError>> {
-    let mut errors = asked.faults.clone();
-    if let (Some(pattern), Some(version)) = (&application.version_pattern, &asked.version)
-        && !pattern.allows(version)
-    {
-        let message = "does not match the application's versionPattern";
-        let suggestion = format!("deploy a version that matches {}", pattern.as_str());
-        errors.push(Invalid::new("version-pattern", message, suggestion).at("version"));
-    }
-    let mut reasons = Vec::new();
-    let mut values = Vec::new();
-    if let Some(given) = &asked.variables {
-        match parameter::accept(&application.parameters, given) {
-            Ok(accepted) => (reasons, values) = (accepted.reasons, accepted.values),
-            Err(faults) => errors.extend(faults),
-        }
-    }
+    let OfRequest { mut errors, mut reasons, values } = OfRequest::of(application, asked);
     if application.approval.required {
         let message = "the application wants somebody to decide on every deployment".to_owned();
         reasons.push(Reason { field: "application".to_owned(), code: ReasonCode::Always, message });
+    }
+    if let Some(environment) = material.environment.as_ref().filter(|stored| stored.body.requires_approval) {
+        let name = &environment.body.name;
+        let message = format!("the environment {name} wants somebody to decide on every deployment");
+        reasons.push(Reason { field: "environment".to_owned(), code: ReasonCode::Always, message });
     }
     let registered: Vec<_> = material.hosts.iter().map(RegisteredHost::candidate).collect();
     let Selection { chosen: hosts, draining, unknown } = application.hosts.select(&registered);
@@ -133,10 +173,9 @@ fn job(
     deployment: &Deployment,
     application: &Application,
     version: Version,
-    mut configuration: Configuration,
+    configuration: &mut Configuration,
 ) -> Result<Job, Vec<FieldError>> {
-    let layers = std::mem::take(&mut configuration.layers);
-    let resolved = variable::resolve(layers, |reference| configuration.secret(reference))?;
+    let resolved = variable::resolve(&configuration.layers, |reference| configuration.secret(reference)).complete()?;
     let variables: Vec<_> =
         resolved.into_iter().map(|v| JobVariable { key: v.key, value: v.value, is_secret: v.is_secret }).collect();
     let job = Job {
@@ -150,7 +189,7 @@ fn job(
         image: application.image.clone(),
         version,
         digest: None,
-        credentials: configuration.credentials,
+        credentials: configuration.credentials.take(),
         ports: application.ports.clone(),
         variables,
         health_check: application.health_check.clone(),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use tidegate_domain::{
     approval::{Approval, Reason},
     assignment::{Running, Step, StepRecord, TargetError},
-    deployment::{Deployment, Status, Target, TargetState, TimelineEntry},
+    deployment::{DeployedIn, Deployment, Status, Target, TargetState, TimelineEntry},
     job::Action,
 };
 
@@ -33,8 +33,8 @@ pub struct DeploymentView {
     error: Option<ErrorView>,
     /// What runs after it; null until it has ended, or where it was never begun.
     running: Option<Running>,
-    /// Of a project's variables; environments come with a later release.
-    environment: Option<String>,
+    /// Whose variables it got; null if there was none, and where nothing was configured.
+    environment: Option<DeployedIn>,
     queue_position: Option<usize>,
     validation_passed: bool,
     reject_reason: Option<String>,
@@ -186,7 +186,7 @@ pub fn view(deployment: &Deployment, queue_position: Option<usize>) -> Deploymen
         targets: deployment.targets.iter().map(target).collect(),
         error: deployment.error().map(error),
         running: running(deployment),
-        environment: None,
+        environment: deployment.environment.clone(),
         queue_position,
         validation_passed: !matches!(deployment.status, Status::Rejected { .. }),
         reject_reason,

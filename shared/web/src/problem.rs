@@ -4,6 +4,7 @@
 //! be a secret in the wrong field.
 
 mod document;
+mod invalid;
 mod refusal;
 
 use std::{borrow::Cow, time::Duration};
@@ -11,9 +12,11 @@ use std::{borrow::Cow, time::Duration};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 use tidegate_aws::error::StoreError;
-use tidegate_domain::invalid::{FieldError, Invalid};
+use tidegate_domain::invalid::FieldError;
 
 pub(crate) use document::name_request;
+pub use invalid::reference_missing;
+use invalid::too_many_variables;
 
 /// Prefix of every `type`. It is an identifier and is never fetched; the rest, the slug, is stable and documented.
 pub const TYPE_BASE: &str = "https://tidegate.dev/problems/";
@@ -304,6 +307,20 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "permission-denied", "Permission denied", detail)
     }
 
+    /// 403 for a decision on what somebody asked for who may not ask for it any more.
+    pub fn asker_not_permitted() -> Self {
+        let detail = "Whoever asked for this with an issue may not ask for it any more, or the application listens to the \
+             issue's repository no more. It goes on waiting until its time is over.";
+        Self::new(StatusCode::FORBIDDEN, "permission-denied", "Permission denied", detail)
+    }
+
+    /// 503 for a decision on what was asked for with an issue, while GitHub does not say who may ask.
+    pub fn asker_unknown(retry_after: Duration) -> Self {
+        let detail = "GitHub does not say whether whoever asked for this may still ask for it. It goes on waiting; decide \
+             after the time in Retry-After.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail).retry_after(retry_after)
+    }
+
     /// 409 for a deployment that does not wait for a decision: `deploymentStatus` says what has become of it.
     pub fn not_waiting(status: &'static str) -> Self {
         let slug = if status == "timed_out" { "approval-timed-out" } else { "not-waiting" };
@@ -439,18 +456,4 @@ impl From<StoreError> for Problem {
             }
         }
     }
-}
-
-fn too_many_variables() -> Invalid {
-    use tidegate_domain::variable::{MAX_TOTAL_BYTES, MAX_VARIABLES};
-    Invalid::new(
-        "too-many-variables",
-        "would be more than a deployment may have",
-        format!("stay within {MAX_VARIABLES} variables and {MAX_TOTAL_BYTES} bytes of names and values"),
-    )
-}
-
-/// Said of a field that names something which does not exist.
-pub fn reference_missing() -> Invalid {
-    Invalid::new("unknown-reference", "refers to something that does not exist", "create it first, or use another id")
 }

@@ -160,7 +160,38 @@ impl Store {
         now: Timestamp,
         event: &AuditEvent,
     ) -> Result<Deletion> {
-        let id = EnvironmentId(old.id);
+        let inactive = self.not_active(tenant, old.body.project_id, EnvironmentId(old.id));
+        self.set_aside(tenant, old, inactive, now, event).await
+    }
+
+    /// As [`Store::delete_environment`], of the active one: none is active then. For a project that is about to go.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if another one is active.
+    pub async fn delete_active_environment(
+        &self,
+        tenant: &TenantId,
+        old: &Stored<Environment>,
+        now: Timestamp,
+        event: &AuditEvent,
+    ) -> Result<()> {
+        let pointer = keys::active_environment(tenant, old.body.project_id);
+        let condition = Expression::new("envId = :id").value(":id", number(old.id));
+        let pointer = delete(Part::Pointer, &pointer, &self.table, Some(condition));
+        match self.set_aside(tenant, old, pointer, now, event).await? {
+            Deletion::Done => Ok(()),
+            Deletion::Active => Err(StoreError::Conflict),
+        }
+    }
+
+    async fn set_aside(
+        &self,
+        tenant: &TenantId,
+        old: &Stored<Environment>,
+        pointer: Write<Part>,
+        now: Timestamp,
+        event: &AuditEvent,
+    ) -> Result<Deletion> {
         let key = keys::thing(tenant, Kind::Environment, old.id);
         let mut aside = next(old, now);
         aside.body.deleted_at = Some(now);
@@ -171,7 +202,7 @@ impl Store {
         let name = keys::unique_name(tenant, &old.body.name_scope(), old.body.unique_name());
         let listed = item(&listed_deleted(tenant, &aside), &serde_json::json!({ "id": aside.id }))?;
         let mut writes = vec![
-            self.not_active(tenant, old.body.project_id, id),
+            pointer,
             delete(Part::Thing, &key, &self.table, Some(condition)),
             delete(Part::Other, &name, &self.table, None),
             put(

@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 
 use tidegate_domain::id::{EnvironmentId, ProjectId, TenantId};
 
-use super::{Environment, Pointer};
+use super::{Environment, Pointer, size_bytes};
 use crate::{
     catalogue::{Listed, PageRequest, Stored, id_of},
     error::{Result, StoreError},
     keys::{self, Key, Kind},
     store::Store,
-    table::{PageQuery, record},
+    table::{PageQuery, record, sort_key},
 };
 
 /// A reader who sees a pointer and its environment change between his calls looks again, so often.
 const LOOKS: u32 = 8;
+/// A page ends early rather than be larger than an answer may be: a function's has at most 6 MB.
+const PAGE_BYTES: usize = 1024 * 1024;
 
 impl Store {
     pub async fn environment(&self, tenant: &TenantId, id: EnvironmentId) -> Result<Stored<Environment>> {
@@ -146,14 +148,24 @@ impl Store {
         let query = PageQuery { after: after.as_deref(), limit: Some(page.limit), ..PageQuery::default() };
         let names = self.table.page(&list, &query).await?;
         let ids: Vec<u64> = names.items.iter().filter_map(id_of).collect();
+        let mut next = names.next;
         let keys: Vec<Key> = ids.iter().map(|id| keys::thing(tenant, kind, *id)).collect();
         let mut found = HashMap::new();
         for item in self.table.batch_get(&keys).await? {
             let stored: Stored<Environment> = record(item, kind.noun())?;
             found.insert(stored.id, stored);
         }
-        // One that is gone since its name was read is not there.
-        let data = ids.iter().filter_map(|id| found.remove(id)).collect();
-        Ok(Listed { data, next_cursor: self.write_cursor(tenant, &list, names.next).await? })
+        let (mut data, mut bytes) = (Vec::new(), 0);
+        for item in &names.items {
+            // One that is gone since its name was read is not there.
+            let Some(stored) = id_of(item).and_then(|id| found.remove(&id)) else { continue };
+            bytes += stored.body.variables.iter().map(size_bytes).sum::<usize>();
+            data.push(stored);
+            if bytes >= PAGE_BYTES && names.items.last() != Some(item) {
+                next = sort_key(item).map(str::to_owned);
+                break;
+            }
+        }
+        Ok(Listed { data, next_cursor: self.write_cursor(tenant, &list, next).await? })
     }
 }

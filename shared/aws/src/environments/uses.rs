@@ -29,7 +29,7 @@ pub(super) const STEP: usize = 45;
 /// Whoever takes steps has ended long before that.
 const SETTLE_AFTER: SignedDuration = SignedDuration::from_hours(1);
 /// Environments that one pass of the sweep sees to; the rest is the next one's.
-const DUE_A_PASS: usize = 100;
+const DUE_A_PASS: usize = 25;
 
 /// What a pass found and did about environments.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

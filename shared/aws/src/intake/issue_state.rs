@@ -27,7 +27,7 @@ const KEPT: SignedDuration = SignedDuration::from_hours(24 * 31);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IssueState {
-    /// Requests that are answered, by what names them; the latest last.
+    /// Requests that are answered, by what names them; the latest last. Of one that was refused, only this writing of it.
     #[serde(default)]
     pub answered: Vec<String>,
     /// When GitHub last changed the issue before the latest answered request.

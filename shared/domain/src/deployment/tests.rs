@@ -31,6 +31,8 @@ fn queued(hosts: usize, max_parallel: u32) -> Deployment {
         targets: (0..hosts).map(|n| Target::waiting(host(n))).collect(),
         max_parallel,
         rollback_on_failure: false,
+        environment: None,
+        sources: None,
         returns_to: None,
         carries_variables: false,
         retry_of: None,

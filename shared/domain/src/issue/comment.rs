@@ -50,8 +50,8 @@ impl Comment {
         body.lines().any(|line| line.trim_end() == self.marker)
     }
 
-    /// A request that was refused, with every fault. `id` is the deployment's, if the refusal is on record, or else what
-    /// names the request.
+    /// A request that was refused, with every fault. `id` tells apart what an issue asks of: its next refusal takes the place
+    /// of this one.
     pub fn rejection(id: &str, faults: &[FieldError]) -> Self {
         let mut text = "**Rejected.** Nothing was deployed. Mend these, and fill in the whole form again, in this issue or in a new one:\n\n"
                 .to_owned();

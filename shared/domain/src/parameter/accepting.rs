@@ -36,6 +36,12 @@ pub struct Accepted {
 /// # Errors
 /// Every undeclared name, missing value and value of a wrong form, each at its field, up to [`MAX_FAULTS`].
 pub fn accept(parameters: &[Parameter], given: &BTreeMap<String, Value>) -> Result<Accepted, Vec<FieldError>> {
+    let (accepted, faults) = judge(parameters, given);
+    if faults.is_empty() { Ok(accepted) } else { Err(faults) }
+}
+
+/// As [`accept`], with what can be accepted beside the faults.
+pub fn judge(parameters: &[Parameter], given: &BTreeMap<String, Value>) -> (Accepted, Vec<FieldError>) {
     let declared: BTreeMap<&str, &Parameter> = parameters.iter().map(|p| (p.name.as_str(), p)).collect();
     let mut accepted = Accepted { values: Vec::new(), reasons: Vec::new() };
     let mut faults = Faults::default();
@@ -63,7 +69,7 @@ pub fn accept(parameters: &[Parameter], given: &BTreeMap<String, Value>) -> Resu
             faults.add(|| missing().at(format!("variables.{}", parameter.name)));
         }
     }
-    faults.or(accepted)
+    (accepted, faults.told())
 }
 
 fn reason(parameter: &Parameter, verdict: Verdict, field: &str) -> Option<Reason> {
@@ -103,26 +109,24 @@ fn shown(name: &str) -> String {
     shown
 }
 
+/// The first faults of many.
 #[derive(Default)]
-struct Faults {
+pub(crate) struct Faults {
     listed: Vec<FieldError>,
     left_out: usize,
 }
 
 impl Faults {
-    fn add(&mut self, fault: impl FnOnce() -> FieldError) {
+    pub(crate) fn add(&mut self, fault: impl FnOnce() -> FieldError) {
         if self.listed.len() < MAX_FAULTS { self.listed.push(fault()) } else { self.left_out += 1 }
     }
 
-    fn or<T>(mut self, accepted: T) -> Result<T, Vec<FieldError>> {
-        if self.listed.is_empty() {
-            return Ok(accepted);
-        }
+    pub(crate) fn told(mut self) -> Vec<FieldError> {
         if self.left_out > 0 {
             let message = format!("has {} more faults, which are not listed", self.left_out);
             let more = Invalid::new("more-faults", message, "mend those that are listed, and send it again");
             self.listed.push(more.at("variables"));
         }
-        Err(self.listed)
+        self.listed
     }
 }

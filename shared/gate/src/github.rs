@@ -6,20 +6,37 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use aws_lc_rs::hmac;
+use jiff::Timestamp;
 use tidegate_aws::{
     applications::sha256_hex,
     clock,
+    error::StoreError,
     settings::{GithubAuth, GithubCredentials},
     store::Store,
 };
-use tidegate_domain::{id::TenantId, secret::Secret};
-use tidegate_github::{Auth, Github};
-
-use crate::Trouble;
+use tidegate_domain::id::TenantId;
+use tidegate_github::{Auth, Github, GithubError};
 
 /// More tenants than one process can have to do with in an hour.
 const MOST: usize = 1_000;
+
+/// Why GitHub cannot be asked, or does not say.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreachable {
+    #[error("GitHub did not do it")]
+    Github(#[from] GithubError),
+    #[error("the store did not do it")]
+    Store(#[from] StoreError),
+    #[error("the tenant has no GitHub credentials")]
+    NoCredentials,
+}
+
+impl Unreachable {
+    /// Nothing is to be asked before this time; none where nobody has named one.
+    pub fn until(&self) -> Option<Timestamp> {
+        if let Self::Github(GithubError::RateLimited { until }) = self { Some(*until) } else { None }
+    }
+}
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Clients {
@@ -27,17 +44,10 @@ pub(crate) struct Clients {
     kept: Arc<Mutex<HashMap<TenantId, (String, Github)>>>,
 }
 
-/// What a tenant's issues are handled with.
-#[derive(Debug)]
-pub(crate) struct Access {
-    pub(crate) github: Github,
-    webhook_secret: Secret<String>,
-}
-
 impl Clients {
-    pub(crate) async fn of(&self, store: &Store, tenant: &TenantId) -> Result<Access, Trouble> {
-        let credentials = store.github(tenant).await?.ok_or(Trouble::NoCredentials)?;
-        let GithubCredentials { webhook_secret, auth, api_url, .. } = credentials;
+    pub(crate) async fn of(&self, store: &Store, tenant: &TenantId) -> Result<Github, Unreachable> {
+        let credentials = store.github(tenant).await?.ok_or(Unreachable::NoCredentials)?;
+        let GithubCredentials { auth, api_url, .. } = credentials;
         let (kind, secret) = match &auth {
             GithubAuth::Token(token) => ("token".to_owned(), token.expose()),
             GithubAuth::App { app_id, private_key_pem } => (format!("app {app_id}"), private_key_pem.expose()),
@@ -47,7 +57,7 @@ impl Clients {
         if let Some((before, github)) = kept
             && before == made_with
         {
-            return Ok(Access { github, webhook_secret });
+            return Ok(github);
         }
         let auth = match auth {
             GithubAuth::Token(token) => Auth::Token(token),
@@ -59,24 +69,6 @@ impl Clients {
             kept.clear();
         }
         kept.insert(tenant.clone(), (made_with, github.clone()));
-        Ok(Access { github, webhook_secret })
-    }
-}
-
-impl Access {
-    /// What names a request without telling anything of it: everybody who can read the issue sees it. Hexadecimal digits.
-    pub(crate) fn name(&self, parts: &[&str]) -> String {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.webhook_secret.expose().as_bytes());
-        let mut context = hmac::Context::with_key(&key);
-        for part in parts {
-            // Each with its length, so that no two lists have the same bytes.
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part.as_bytes());
-        }
-        context.sign().as_ref().iter().fold(String::new(), |mut hex, byte| {
-            use std::fmt::Write as _;
-            write!(hex, "{byte:02x}").expect("writing to a string does not fail");
-            hex
-        })
+        Ok(github)
     }
 }
