@@ -5,6 +5,8 @@ pub(crate) mod binaries;
 mod cleaning;
 pub(crate) mod docker_tap;
 pub(crate) mod fake_github;
+pub(crate) mod fake_infisical;
+pub(crate) mod fake_secrets_manager;
 pub(crate) mod faults;
 pub(crate) mod fleet;
 pub(crate) mod own_worker;

@@ -27,6 +27,7 @@ mod options;
 mod orders;
 mod outages;
 mod process;
+mod providers;
 mod refusals;
 mod releases;
 mod rollouts;

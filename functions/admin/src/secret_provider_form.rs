@@ -60,7 +60,10 @@ pub(crate) fn read(mut form: Form, tenant: &TenantId, stored: Option<&SecretProv
             let unchanged = stored.map(|stored| Config::of(stored));
             let config = form.object("config", unchanged, |config| read_config(config, tenant, kind, stored));
             if config.is_none() && form.faults() == 0 {
-                form.refuse("config", Invalid::new("missing", "is required", "send an object with the source's settings"));
+                form.refuse(
+                    "config",
+                    Invalid::new("missing", "is required", "send an object with the source's settings"),
+                );
             }
             config
         }
@@ -99,7 +102,12 @@ impl Config {
 }
 
 /// What is left out stays as it was, field by field.
-fn read_config(form: &mut Form, tenant: &TenantId, kind: ProviderType, stored: Option<&SecretProvider>) -> Option<Config> {
+fn read_config(
+    form: &mut Form,
+    tenant: &TenantId,
+    kind: ProviderType,
+    stored: Option<&SecretProvider>,
+) -> Option<Config> {
     let faults = form.faults();
     let fields = tidegate_providers::fields(kind);
     let before = |name: &str| stored.and_then(|stored| stored.settings.get(name));
@@ -124,7 +132,9 @@ fn read_config(form: &mut Form, tenant: &TenantId, kind: ProviderType, stored: O
         let is_kept = stored.is_some_and(|stored| stored.credentials.contains_key(field.name))
             && (same_place || field::webhook_secret(kind) == Some(field.name));
         let value = match field.need {
-            Need::Optional => masked::optional(form, field.name, is_kept, |value| (field.parse)(value.expose()).map(drop)),
+            Need::Optional => {
+                masked::optional(form, field.name, is_kept, |value| (field.parse)(value.expose()).map(drop))
+            }
             Need::Required | Need::Default(_) => masked::secret(form, field.name, is_kept),
         };
         credentials.extend(value.map(|value| (field.name, value)));

@@ -116,11 +116,7 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
     Ok(answer_creation(&created, &answer))
 }
 
-pub(crate) async fn find(
-    state: &AdminState,
-    tenant: &TenantId,
-    id: &str,
-) -> Result<Stored<SecretProvider>, Problem> {
+pub(crate) async fn find(state: &AdminState, tenant: &TenantId, id: &str) -> Result<Stored<SecretProvider>, Problem> {
     state.store.find(tenant, path_id(id, WHAT)?).await.map_err(missing(WHAT))
 }
 

@@ -219,9 +219,9 @@ async fn plan(
 
 /// By names, without any value.
 fn group(plan: GroupPlan) -> Value {
-    let steps = plan.steps.iter().map(|step| {
-        json!({"action": step.action, "name": step.name, "secretId": step.secret.map(|id| id.0), "to": step.to})
-    });
+    let steps = plan.steps.iter().map(
+        |step| json!({"action": step.action, "name": step.name, "secretId": step.secret.map(|id| id.0), "to": step.to}),
+    );
     json!({"groupId": plan.group.0, "name": plan.name, "steps": steps.collect::<Vec<_>>(), "unchanged": plan.unchanged,
         "heldBack": plan.held_back, "problems": plan.problems, "error": plan.failure})
 }

@@ -165,9 +165,7 @@ impl Store {
         writes.extend(state.due_at.map(|at| delete(Part::Other, &keys::due_sync(at, tenant, id), &self.table, None)));
         match self.delete_with(tenant, old, now, event, writes).await {
             Ok(()) => self.trim_syncs(tenant, id, 0).await,
-            Err(StoreError::InUse { .. }) => {
-                Err(StoreError::InUse { by: self.users_of_provider(tenant, id).await? })
-            }
+            Err(StoreError::InUse { .. }) => Err(StoreError::InUse { by: self.users_of_provider(tenant, id).await? }),
             Err(other) => Err(other),
         }
     }

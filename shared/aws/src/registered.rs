@@ -108,7 +108,8 @@ impl Resource for SecretGroup {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let provider = self.provider_id.map(|id| Reference { kind: Kind::SecretProvider, id: id.0, field: "providerId" });
+        let provider =
+            self.provider_id.map(|id| Reference { kind: Kind::SecretProvider, id: id.0, field: "providerId" });
         provider.into_iter().collect()
     }
 }

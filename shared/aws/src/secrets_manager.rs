@@ -94,9 +94,8 @@ impl SecretsManager {
 
     /// Those whose names begin with one of `prefixes`, if there are any; without those that are about to be deleted.
     pub async fn page(&self, prefixes: &[String], after: Option<&str>) -> Result<FoundPage, SecretsManagerError> {
-        let filter = (!prefixes.is_empty()).then(|| {
-            Filter::builder().key(FilterNameStringType::Name).set_values(Some(prefixes.to_vec())).build()
-        });
+        let filter = (!prefixes.is_empty())
+            .then(|| Filter::builder().key(FilterNameStringType::Name).set_values(Some(prefixes.to_vec())).build());
         let listed = self
             .client
             .list_secrets()

@@ -90,7 +90,8 @@ impl Store {
     pub async fn sync_states(&self, tenant: &TenantId, providers: &[u64]) -> Result<HashMap<u64, SyncState>> {
         let states: Vec<Key> = providers.iter().map(|id| keys::sync_state(tenant, SecretProviderId(*id))).collect();
         let ids: HashMap<&str, u64> = states.iter().map(|key| key.pk.as_str()).zip(providers.iter().copied()).collect();
-        let of = |item: &Item| item.get("pk").and_then(|pk| pk.as_s().ok()).and_then(|pk| ids.get(pk.as_str())).copied();
+        let of =
+            |item: &Item| item.get("pk").and_then(|pk| pk.as_s().ok()).and_then(|pk| ids.get(pk.as_str())).copied();
         let items = self.table.batch_get(&states).await?;
         let read = |item: Item| Ok(of(&item).zip(Some(record(item, WHAT)?)));
         items.into_iter().filter_map(|item| read(item).transpose()).collect()
@@ -98,7 +99,8 @@ impl Store {
 
     /// Providers of all tenants that somebody should look at, those that wait longest first.
     pub async fn due_syncs(&self, now: Timestamp) -> Result<Vec<DueSync>> {
-        let due = self.table.range(&keys::due_syncs(), None, Some(&crate::table::end_of(&keys::deadline_time(now)))).await?;
+        let due =
+            self.table.range(&keys::due_syncs(), None, Some(&crate::table::end_of(&keys::deadline_time(now)))).await?;
         let read = |item: &Item| {
             let found = sort_key(item).and_then(keys::parse_due_sync);
             if found.is_none() {
@@ -111,7 +113,9 @@ impl Store {
 
     /// Takes from what is due a provider that is not there any more. Nothing that we write leaves one behind.
     pub async fn forget_due(&self, due: &DueSync, now: Timestamp) -> Result<()> {
-        for item in self.table.range(&keys::due_syncs(), None, Some(&crate::table::end_of(&keys::deadline_time(now)))).await? {
+        for item in
+            self.table.range(&keys::due_syncs(), None, Some(&crate::table::end_of(&keys::deadline_time(now)))).await?
+        {
             let Some(sk) = sort_key(&item) else { continue };
             if keys::parse_due_sync(sk) == Some((due.tenant.clone(), due.provider)) {
                 self.table.delete(&Key { pk: keys::due_syncs(), sk: sk.to_owned() }).await?;
@@ -150,14 +154,19 @@ impl Store {
     ) -> Result<Option<SyncLease>> {
         let id = random::bytes();
         let begun = self
-            .change_state(tenant, provider, |state| state.begin(now, id), |old, new| match &new.run {
-                Some(run) if old.run.is_none() => {
-                    let stored = StoredSync::of(run, Written::default(), None);
-                    let item = item(&keys::sync(tenant, provider, run.id), &stored)?;
-                    Ok(vec![put(Part::Other, item, &self.table, None)])
-                }
-                Some(_) | None => Ok(Vec::new()),
-            })
+            .change_state(
+                tenant,
+                provider,
+                |state| state.begin(now, id),
+                |old, new| match &new.run {
+                    Some(run) if old.run.is_none() => {
+                        let stored = StoredSync::of(run, Written::default(), None);
+                        let item = item(&keys::sync(tenant, provider, run.id), &stored)?;
+                        Ok(vec![put(Part::Other, item, &self.table, None)])
+                    }
+                    Some(_) | None => Ok(Vec::new()),
+                },
+            )
             .await?;
         let lease = begun.and_then(|state| {
             let epoch = state.epoch;
@@ -199,12 +208,16 @@ impl Store {
         let (tenant, id) = (&lease.tenant, lease.provider);
         let mut ended = None;
         let is_ours = self
-            .as_holder(lease, |state| state.finish(&lease.run, ending, provider.interval(), now), |new| {
-                let stored = StoredSync::of(&lease.run, new.written, Some(now));
-                let item = item(&keys::sync(tenant, id, lease.run.id), &stored)?;
-                ended = Some(stored);
-                Ok(vec![put(Part::Other, item, &self.table, None)])
-            })
+            .as_holder(
+                lease,
+                |state| state.finish(&lease.run, ending, provider.interval(), now),
+                |new| {
+                    let stored = StoredSync::of(&lease.run, new.written, Some(now));
+                    let item = item(&keys::sync(tenant, id, lease.run.id), &stored)?;
+                    ended = Some(stored);
+                    Ok(vec![put(Part::Other, item, &self.table, None)])
+                },
+            )
             .await?;
         if !is_ours {
             return Ok(None);
@@ -296,8 +309,8 @@ impl Store {
                 update(Part::Other, &key, &self.table, set(new, is_new_run)?, Expression::revision(old.revision))
             }
         }];
-        let [before, after] = [old.and_then(|old| old.due_at), new.due_at]
-            .map(|at| at.map(|at| keys::due_sync(at, tenant, provider)));
+        let [before, after] =
+            [old.and_then(|old| old.due_at), new.due_at].map(|at| at.map(|at| keys::due_sync(at, tenant, provider)));
         if before != after {
             writes.extend(before.map(|key| delete(Part::Other, &key, &self.table, None)));
             let listed = after.map(|key| item(&key, &serde_json::json!({}))).transpose()?;

@@ -69,15 +69,32 @@ pub struct Rules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// It stays, and is known to be gone from the source.
-    MarkStale { secret: SecretId },
+    MarkStale {
+        secret: SecretId,
+    },
     /// With `listed`, it then has the name that it has there; without, it makes room for another one.
-    Rename { secret: SecretId, to: String, listed: Option<usize> },
+    Rename {
+        secret: SecretId,
+        to: String,
+        listed: Option<usize>,
+    },
     /// It gets the value, or the link to what is now the same thing there.
-    Update { secret: SecretId, listed: usize, new_value: bool },
+    Update {
+        secret: SecretId,
+        listed: usize,
+        new_value: bool,
+    },
     /// It was people's, and is the source's from now on.
-    Adopt { secret: SecretId, listed: usize },
-    Add { listed: usize },
-    Delete { secret: SecretId },
+    Adopt {
+        secret: SecretId,
+        listed: usize,
+    },
+    Add {
+        listed: usize,
+    },
+    Delete {
+        secret: SecretId,
+    },
 }
 
 /// All that is to be done, in order.
@@ -230,12 +247,7 @@ struct Pairs {
 
 impl Pairs {
     /// By what the source knows it by; else by name, if that is free to be taken.
-    fn find(
-        entries: &[Entry<'_>],
-        listing: &[Listed],
-        known: &[Known],
-        rules: Rules,
-    ) -> Result<Self, Vec<Conflict>> {
+    fn find(entries: &[Entry<'_>], listing: &[Listed], known: &[Known], rules: Rules) -> Result<Self, Vec<Conflict>> {
         let by_remote_id: BTreeMap<&str, usize> = known
             .iter()
             .enumerate()
@@ -264,7 +276,10 @@ impl Pairs {
             kept.insert(known[*at].id);
             let holder = entry.name.and_then(|name| by_name.get(name)).map(|at| &known[*at]);
             if let Some(holder) = holder.filter(|holder| !is_synced(holder)) {
-                refuse(holder, "people wrote it, and what has its name at the source now is another secret here already");
+                refuse(
+                    holder,
+                    "people wrote it, and what has its name at the source now is another secret here already",
+                );
             }
         }
         for entry in strangers {
@@ -309,7 +324,8 @@ impl Pairs {
         let names = Names { held: known.iter().map(|k| (k.name.clone(), k.id)).collect() };
         for secret in known.iter().filter(|secret| is_synced(secret)) {
             if !targets.contains_key(&secret.id)
-                && wanted.get(secret.name.as_str()).is_some_and(|by| *by != Some(secret.id)) {
+                && wanted.get(secret.name.as_str()).is_some_and(|by| *by != Some(secret.id))
+            {
                 let aside = names.free(&secret.name, "former", secret.id, &wanted);
                 targets.insert(secret.id, (aside, None));
             }

@@ -315,7 +315,8 @@ mod tests {
         let held = SyncState::default().ask(asked(SyncTrigger::Webhook, false), at(10)).begin(at(10), [0; 10]).unwrap();
         let run = held.run.clone().unwrap();
         assert_eq!(run.asked.trigger, SyncTrigger::Webhook);
-        let asked_again = held.ask(asked(SyncTrigger::Manual, true), at(11)).ask(asked(SyncTrigger::Webhook, false), at(12));
+        let asked_again =
+            held.ask(asked(SyncTrigger::Manual, true), at(11)).ask(asked(SyncTrigger::Webhook, false), at(12));
         assert_eq!(asked_again.asked, Some(asked(SyncTrigger::Manual, true)));
         let finished = asked_again.finish(&run, Ending::Done, None, at(13));
         assert_eq!((finished.due_at, finished.run.as_ref()), (Some(at(13)), None));
@@ -325,7 +326,8 @@ mod tests {
     #[test]
     fn what_comes_next_depends_on_how_it_ended() {
         let check = |ending, interval, expect: Option<i64>| {
-            let held = SyncState::default().ask(asked(SyncTrigger::Manual, false), at(0)).begin(at(0), [0; 10]).unwrap();
+            let held =
+                SyncState::default().ask(asked(SyncTrigger::Manual, false), at(0)).begin(at(0), [0; 10]).unwrap();
             let run = held.run.clone().unwrap();
             assert_eq!(held.finish(&run, ending, interval, at(0)).due_at, expect.map(at), "{ending:?}");
         };

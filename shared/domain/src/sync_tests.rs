@@ -100,17 +100,9 @@ fn a_new_name_is_followed_by_what_the_source_knows_it_by() {
     check(&["r1 B=1"], &["1 A=1 r1"], &["rename 1 B"]);
     check(&["r1 B=2"], &["1 A=1 r1"], &["rename 1 B", "update 1"]);
     // A chain, and one that is added under a name that the chain frees.
-    check(
-        &["r1 B=1", "r2 C=2", "r3 A=3"],
-        &["1 A=1 r1", "2 B=2 r2"],
-        &["rename 2 C", "rename 1 B", "add A"],
-    );
+    check(&["r1 B=1", "r2 C=2", "r3 A=3"], &["1 A=1 r1", "2 B=2 r2"], &["rename 2 C", "rename 1 B", "add A"]);
     // Two that swap, and three in a circle.
-    check(
-        &["r1 B=1", "r2 A=2"],
-        &["1 A=1 r1", "2 B=2 r2"],
-        &["aside 1 A.moving-1", "rename 2 A", "rename 1 B"],
-    );
+    check(&["r1 B=1", "r2 A=2"], &["1 A=1 r1", "2 B=2 r2"], &["aside 1 A.moving-1", "rename 2 A", "rename 1 B"]);
     check(
         &["r1 B=1", "r2 C=2", "r3 A=3"],
         &["1 A=1 r1", "2 B=2 r2", "3 C=3 r3"],
@@ -119,11 +111,7 @@ fn a_new_name_is_followed_by_what_the_source_knows_it_by() {
     // A crash left it out of the way.
     check(&["r1 B=1", "r2 A=2"], &["1 A.moving-1=1 r1", "2 B=2 r2"], &["rename 2 A", "rename 1 B"]);
     // The name is that of one that has gone, and is kept for those who use it.
-    check(
-        &["r1 B=1"],
-        &["1 A=1 r1", "2 B=2 r2"],
-        &["stale 2", "aside 2 B.former-2", "rename 1 B"],
-    );
+    check(&["r1 B=1"], &["1 A=1 r1", "2 B=2 r2"], &["stale 2", "aside 2 B.former-2", "rename 1 B"]);
 }
 
 #[test]
@@ -283,18 +271,19 @@ fn items() -> impl Strategy<Value = Vec<Item>> {
     ];
     prop::collection::btree_map("[A-H]", (link, "[xy]", prop::bool::weighted(0.2)), 0..8).prop_map(|entries| {
         let entries = entries.into_iter().enumerate();
-        let item = |(at, (name, (link, value, is_used))): (usize, (String, (Option<(u8, bool, bool)>, String, bool)))| {
-            let link = match link {
-                None => Link::Manual,
-                Some((remote, stale, foreign)) => Link::Synced {
-                    provider: SecretProviderId(if foreign { 2 } else { 1 }),
-                    remote_id: format!("r{remote}"),
-                    reference: format!("/{name}"),
-                    stale,
-                },
+        let item =
+            |(at, (name, (link, value, is_used))): (usize, (String, (Option<(u8, bool, bool)>, String, bool)))| {
+                let link = match link {
+                    None => Link::Manual,
+                    Some((remote, stale, foreign)) => Link::Synced {
+                        provider: SecretProviderId(if foreign { 2 } else { 1 }),
+                        remote_id: format!("r{remote}"),
+                        reference: format!("/{name}"),
+                        stale,
+                    },
+                };
+                Item { id: at as u64 + 1, name, value, link, is_used }
             };
-            Item { id: at as u64 + 1, name, value, link, is_used }
-        };
         entries.map(item).collect()
     })
 }

@@ -32,15 +32,21 @@ fn region(text: &str) -> Result<String, Invalid> {
     let is_region = (5..=32).contains(&text.len())
         && text.contains('-')
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if is_region { Ok(text.to_owned()) } else {
+    if is_region {
+        Ok(text.to_owned())
+    } else {
         Err(Invalid::new("format-region", "is not a region of AWS", "write its code, such as eu-central-1"))
     }
 }
 
 pub(crate) fn faults(texts: &BTreeMap<String, String>, secrets: &BTreeSet<&'static str>) -> Vec<FieldError> {
     let half = |missing: &str, given: &str| {
-        Invalid::new("missing", format!("is required with {given}"), format!("send both, or neither for the installation's role"))
-            .at(missing)
+        Invalid::new(
+            "missing",
+            format!("is required with {given}"),
+            format!("send both, or neither for the installation's role"),
+        )
+        .at(missing)
     };
     match (texts.contains_key(KEY_ID), secrets.contains(KEY)) {
         (true, false) => vec![half(KEY, KEY_ID)],

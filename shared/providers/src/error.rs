@@ -15,7 +15,9 @@ pub enum ProviderError {
          a day, as repeated refusals lock an identity"
     )]
     LoginRefused,
-    #[error("the credentials do not permit reading there; give them read access to the project, environment and folder")]
+    #[error(
+        "the credentials do not permit reading there; give them read access to the project, environment and folder"
+    )]
     Denied,
     /// Some values are there and may not be seen.
     #[error(
@@ -29,7 +31,9 @@ pub enum ProviderError {
     NoSuchApi,
     #[error("the source refuses the request (status {status}); check the provider's config")]
     Refused { status: u16 },
-    #[error("the configured address answers with a redirect, which is not followed; configure the address that it leads to")]
+    #[error(
+        "the configured address answers with a redirect, which is not followed; configure the address that it leads to"
+    )]
     Redirected,
     #[error("the source wants no more requests for {} s; it is asked again later by itself", after.as_secs())]
     RateLimited { after: Duration },

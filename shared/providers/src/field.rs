@@ -117,9 +117,8 @@ pub(crate) fn path(text: &str) -> Result<String, Invalid> {
 
 /// `https`, or anything inside this machine; without a slash at the end.
 pub(crate) fn address(text: &str) -> Result<String, Invalid> {
-    let refused = |message: &str| {
-        Err(Invalid::new("format-url", message, "write the address as https://secrets.example.com"))
-    };
+    let refused =
+        |message: &str| Err(Invalid::new("format-url", message, "write the address as https://secrets.example.com"));
     let Ok(url) = Url::parse(text) else { return refused("is not an address") };
     if !(url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url)) {
         return refused("is not an https address, and credentials do not travel in plain text");

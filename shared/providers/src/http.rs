@@ -67,9 +67,7 @@ pub(crate) async fn ask(request: impl Fn() -> RequestBuilder, bounds: Bounds) ->
             Ok(Sent::TooMany(None)) if !bounds.insists => {
                 return Err(ProviderError::RateLimited { after: USUAL_PAUSE });
             }
-            Ok(Sent::TooMany(after)) => {
-                (ProviderError::RateLimited { after: after.unwrap_or(USUAL_PAUSE) }, after)
-            }
+            Ok(Sent::TooMany(after)) => (ProviderError::RateLimited { after: after.unwrap_or(USUAL_PAUSE) }, after),
             Ok(Sent::Failed(after)) => (ProviderError::away("it answers with an error of its own"), after),
             Err(error @ ProviderError::Away { .. }) => (error, None),
             Err(other) => return Err(other),

@@ -133,7 +133,10 @@ impl Infisical {
             project_id: settings.required("projectId")?.to_owned(),
             environment: settings.required("environment")?.to_owned(),
             path: settings.path()?,
-            client_secret: settings.secrets.remove("clientSecret").ok_or(ProviderError::Misconfigured("clientSecret"))?,
+            client_secret: settings
+                .secrets
+                .remove("clientSecret")
+                .ok_or(ProviderError::Misconfigured("clientSecret"))?,
             patience,
             token: Mutex::default(),
             is_old: AtomicBool::new(false),
@@ -203,7 +206,8 @@ impl Infisical {
 
     async fn ask(&self, path: &RemotePath, token: &Secret<String>, is_old: bool) -> Result<Answer, ProviderError> {
         let (route, project) = if is_old { (LIST_BEFORE, "workspaceId") } else { (LIST, "projectId") };
-        let mut url = Url::parse(&format!("{}{route}", self.site)).map_err(|_| ProviderError::Misconfigured("siteUrl"))?;
+        let mut url =
+            Url::parse(&format!("{}{route}", self.site)).map_err(|_| ProviderError::Misconfigured("siteUrl"))?;
         url.query_pairs_mut()
             .append_pair(project, &self.project_id)
             .append_pair("environment", &self.environment)
@@ -212,9 +216,8 @@ impl Infisical {
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
             .map_err(|_| ProviderError::Malformed("its token is none"))?;
         bearer.set_sensitive(true);
-        let request = || {
-            self.http.get(url.clone()).header(AUTHORIZATION, bearer.clone()).header(ACCEPT, "application/json")
-        };
+        let request =
+            || self.http.get(url.clone()).header(AUTHORIZATION, bearer.clone()).header(ACCEPT, "application/json");
         let bounds = Bounds { until: Instant::now() + self.patience, max_bytes: MAX_BYTES, insists: true };
         http::ask(request, bounds).await
     }

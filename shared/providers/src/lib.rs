@@ -53,8 +53,7 @@ pub trait Provider {
     fn check(&self) -> impl Future<Output = Result<(), ProviderError>> + Send;
 
     /// One page of what stands right in a folder, from the beginning or from where a page before it ended.
-    fn list(&self, path: &RemotePath, after: Option<&str>)
-    -> impl Future<Output = Result<Page, ProviderError>> + Send;
+    fn list(&self, path: &RemotePath, after: Option<&str>) -> impl Future<Output = Result<Page, ProviderError>> + Send;
 }
 
 /// A source as it is configured.

@@ -225,11 +225,7 @@ impl Syncer {
     }
 
     /// The source as it is configured now, with the token that it gave before.
-    async fn connection(
-        &self,
-        tenant: &TenantId,
-        provider: &Stored<SecretProvider>,
-    ) -> Result<Arc<Connection>, Stop> {
+    async fn connection(&self, tenant: &TenantId, provider: &Stored<SecretProvider>) -> Result<Arc<Connection>, Stop> {
         let key = (tenant.clone(), provider.id);
         {
             let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);

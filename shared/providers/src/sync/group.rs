@@ -159,7 +159,10 @@ impl Syncer {
             match self.step(lease, step, listing, present, SecretGroupId(group.id)).await {
                 Ok(()) => {}
                 Err(
-                    StoreError::Conflict | StoreError::NameTaken { .. } | StoreError::InUse { .. } | StoreError::Missing,
+                    StoreError::Conflict
+                    | StoreError::NameTaken { .. }
+                    | StoreError::InUse { .. }
+                    | StoreError::Missing,
                 ) => return Ok(Some(Met::Change)),
                 Err(StoreError::ReferenceMissing { field: "groupId" }) => return Ok(Some(Met::NoGroup)),
                 Err(StoreError::ReferenceMissing { .. }) => return Err(Stop::Lost),
