@@ -240,6 +240,7 @@ async fn a_function_without_its_environment_does_not_start_and_names_all_that_is
         ("tidegate-admin", &[env::ISSUER, env::JWKS_URL, env::CLIENT_ID]),
         ("tidegate-progress", &[]),
         ("tidegate-approvals", &[]),
+        ("tidegate-sync", &[]),
     ] {
         let given = [("AWS_REGION", "us-east-1".to_owned()), (store[1], String::new())];
         // Nobody listens there: it must end before it asks for events.

@@ -5,6 +5,8 @@ pub(crate) mod binaries;
 mod cleaning;
 pub(crate) mod docker_tap;
 pub(crate) mod fake_github;
+pub(crate) mod fake_infisical;
+pub(crate) mod fake_secrets_manager;
 pub(crate) mod faults;
 pub(crate) mod fleet;
 pub(crate) mod own_worker;
@@ -42,7 +44,7 @@ pub(crate) struct Setup<'a> {
     pub data: Option<&'a Path>,
     /// The test runs a worker itself.
     pub no_worker: bool,
-    /// The test sweeps itself.
+    /// The test sweeps, and syncs, itself.
     pub no_sweeps: bool,
     pub meter: Option<Meter>,
     /// What the functions' calls of AWS go through.
@@ -86,6 +88,7 @@ impl Installation {
             admin_password: Some(Secret::new(password.clone())),
             worker: !setup.no_worker,
             sweeps: !setup.no_sweeps,
+            syncs: !setup.no_sweeps,
             container_prefix: prefix.clone(),
             meter: setup.meter,
             detour: setup.detour,

@@ -29,6 +29,7 @@ mod orders;
 mod outages;
 mod preview;
 mod process;
+mod providers;
 mod redeploying;
 mod refusals;
 mod releases;

@@ -2,6 +2,7 @@
 
 pub(crate) mod identity;
 mod intrinsics;
+mod schedules;
 
 use std::{collections::BTreeSet, fs};
 
@@ -208,6 +209,8 @@ fn no_role_is_wide() {
         (&control_plane, "ValidationRole"),
         (&control_plane, "ApprovalsRole"),
         (&control_plane, "SweepScheduleRole"),
+        (&control_plane, "SyncRole"),
+        (&control_plane, "SyncScheduleRole"),
         (&host, "Role"),
     ] {
         let identity = Identity::new(stack, role);
@@ -233,6 +236,7 @@ fn each_function_opens_and_seals_only_what_it_must() {
         ("ProgressRole", &["snapshot"], &["job"]),
         ("ValidationRole", &["secret", "snapshot", "replay", "intake"], &["snapshot", "job", "replay"]),
         ("ApprovalsRole", &["snapshot"], &["job"]),
+        ("SyncRole", &["secret"], &["secret"]),
     ] {
         let identity = Identity::new(&stack, role);
         for purpose in ["secret", "snapshot", "job", "replay", "intake", "other"] {
@@ -309,37 +313,6 @@ fn what_a_function_logs_as_an_alarm_reaches_somebody() {
     }
 }
 
-#[test]
-fn the_sweep_runs_each_minute_and_what_fails_is_told() {
-    let stack = control_plane();
-    let function = stack.resource("Approvals");
-    let schedule = &function["Events"]["EachMinute"];
-    assert_eq!(
-        (&schedule["Type"], &schedule["Properties"]["ScheduleExpression"]),
-        (&"ScheduleV2".into(), &"rate(1 minute)".into())
-    );
-    assert_eq!(stack.text(&schedule["Properties"]["RoleArn"]), "arn:SweepScheduleRole");
-    let retries = [&schedule["Properties"]["RetryPolicy"], &function["EventInvokeConfig"]];
-    for policy in retries {
-        assert_eq!(policy["MaximumRetryAttempts"], 0, "the next minute's call is the retry");
-    }
-    let dead = [
-        &schedule["Properties"]["DeadLetterConfig"]["Arn"],
-        &function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"],
-    ];
-    for (queue, sender) in dead.into_iter().zip(["SweepScheduleRole", "ApprovalsRole"]) {
-        assert_eq!(stack.text(queue), "arn:DeadSweepsQueue");
-        assert!(Identity::new(&stack, sender).may("sqs:SendMessage", "arn:DeadSweepsQueue", &[]), "{sender}");
-    }
-    let scheduler = Identity::new(&stack, "SweepScheduleRole");
-    assert!(scheduler.may("lambda:InvokeFunction", "arn:Approvals", &[]));
-    assert!(!scheduler.may("lambda:InvokeFunction", "arn:Admin", &[]));
-    let trust = stack.resolve(&stack.resource("SweepScheduleRole")["AssumeRolePolicyDocument"]["Statement"][0]);
-    assert_eq!(trust["Principal"]["Service"], "scheduler.amazonaws.com");
-    assert_eq!(trust["Condition"]["StringEquals"]["aws:SourceAccount"], "111122223333");
-}
-
-#[test]
 fn what_cannot_be_made_again_outlives_the_stack() {
     let stack = control_plane();
     for name in ["Table", "Key", "People"] {

@@ -109,6 +109,7 @@ async fn run() -> Result<bool, Failure> {
         admin_password: Some(Secret::new("of-a-benchmark".to_owned())),
         worker: false,
         sweeps: false,
+        syncs: false,
         ..Options::throw_away()
     }))
     .await?;

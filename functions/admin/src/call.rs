@@ -21,7 +21,7 @@ use tidegate_domain::{
     id::{Revision, TenantId},
     invalid::Invalid,
     permission::Role,
-    secret::Secret,
+    secret::{self, Secret},
 };
 use tidegate_web::{
     Problem,
@@ -235,15 +235,7 @@ pub(crate) fn page<T, V>(found: tidegate_aws::catalogue::Listed<T>, view: impl F
     Json(Page { data: found.data.into_iter().map(view).collect(), next_cursor: found.next_cursor })
 }
 
-/// A name that can be written in `@secret:group/NAME`: 1 to 128 characters, no slash.
+/// See [`secret::check_name`].
 pub(crate) fn plain_name(text: String) -> Result<String, Invalid> {
-    let text = tidegate_web::form::line(1, 128)(text)?;
-    if text.contains('/') || text.trim() != text {
-        return Err(Invalid::new(
-            "format-name",
-            "contains a slash, or begins or ends with a space",
-            "use another character in its place",
-        ));
-    }
-    Ok(text)
+    secret::check_name(&text).map(|()| text)
 }

@@ -35,6 +35,9 @@ mod registries;
 mod releases;
 mod secret_groups;
 mod secret_import;
+mod secret_provider_form;
+mod secret_providers;
+mod secret_syncs;
 mod secret_versions;
 mod secrets;
 mod settings;
@@ -50,8 +53,9 @@ use axum::{
     extract::FromRef,
     routing::{get, post, put},
 };
-use tidegate_aws::store::Store;
+use tidegate_aws::{clock, store::Store};
 use tidegate_gate::Gate;
+use tidegate_providers::Syncer;
 use tidegate_web::auth::Verifier;
 
 use crate::{health::LastCheck, issuer::LocalIssuer};
@@ -63,13 +67,15 @@ pub struct AdminState {
     gate: Gate,
     verifier: Verifier,
     issuer: Option<Arc<LocalIssuer>>,
+    syncer: Syncer,
     last_check: Arc<LastCheck>,
 }
 
 impl AdminState {
     /// `issuer` only where people sign in here and not at Cognito: on the local stack.
     pub fn new(store: Store, verifier: Verifier, issuer: Option<Arc<LocalIssuer>>) -> Self {
-        Self { gate: Gate::new(store.clone()), store, verifier, issuer, last_check: Arc::default() }
+        let (gate, syncer) = (Gate::new(store.clone()), Syncer::new(store.clone(), clock::now));
+        Self { gate, store, verifier, issuer, syncer, last_check: Arc::default() }
     }
 }
 
@@ -95,6 +101,14 @@ pub fn router(state: AdminState) -> Router {
         .route("/secret-groups", get(secret_groups::list).post(secret_groups::create))
         .route("/secret-groups/{id}", get(secret_groups::show).put(secret_groups::change).delete(secret_groups::delete))
         .route("/secret-groups/{id}/import", post(secret_import::import))
+        .route("/secret-providers", get(secret_providers::list).post(secret_providers::create))
+        .route(
+            "/secret-providers/{id}",
+            get(secret_providers::show).put(secret_providers::change).delete(secret_providers::delete),
+        )
+        .route("/secret-providers/{id}/test", post(secret_syncs::test))
+        .route("/secret-providers/{id}/sync", post(secret_syncs::sync))
+        .route("/secret-providers/{id}/syncs", get(secret_syncs::list))
         .route("/secrets", get(secrets::list).post(secrets::create))
         .route("/secrets/{id}", get(secrets::show).put(secrets::change).delete(secrets::delete))
         .route("/secrets/{id}/reveal", post(secret_versions::reveal))

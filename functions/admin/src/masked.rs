@@ -2,12 +2,9 @@
 
 use tidegate_domain::{
     invalid::Invalid,
-    secret::{MASK, Secret},
+    secret::{MASK, Secret, check_value},
 };
 use tidegate_web::form::Form;
-
-/// Largest secret value, in bytes: several of them fit into one item of the table.
-const MAX_SECRET_BYTES: usize = 64 * 1024;
 
 /// What a form says of a secret field.
 pub(crate) enum SecretField {
@@ -23,7 +20,7 @@ pub(crate) fn secret(form: &mut Form, field: &'static str, stored: bool) -> Opti
         if value.expose() == MASK {
             return if stored { Ok(SecretField::Keep) } else { Err(mask()) };
         }
-        check(&value)?;
+        check_value(&value)?;
         Ok(SecretField::New(value))
     })
 }
@@ -39,7 +36,7 @@ pub(crate) fn optional(
         if value.expose() == MASK {
             return if stored { Ok(SecretField::Keep) } else { Err(mask()) };
         }
-        check(&value)?;
+        check_value(&value)?;
         further(&value)?;
         Ok(SecretField::New(value))
     })
@@ -47,11 +44,4 @@ pub(crate) fn optional(
 
 fn mask() -> Invalid {
     Invalid::new("mask", "is the mask, which stands for no value here", "send the value itself")
-}
-
-fn check(value: &Secret<String>) -> Result<(), Invalid> {
-    if value.expose().len() > MAX_SECRET_BYTES {
-        return Err(Invalid::new("too-long", "has more than 64 KiB", "store a reference to it in its place"));
-    }
-    tidegate_domain::variable::check_value(tidegate_domain::variable::ValueType::String, value.expose())
 }

@@ -7,14 +7,17 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use serde_json::Value;
 use tidegate_aws::{
     catalogue::{PageRequest, Stored},
     error::StoreError,
     keys::Kind,
     registered::SecretGroup,
 };
-use tidegate_domain::id::{SecretGroupId, TenantId};
+use tidegate_domain::{
+    id::{SecretGroupId, SecretProviderId, TenantId},
+    invalid::Invalid,
+    provider::RemotePath,
+};
 use tidegate_web::{
     Problem,
     auth::{Read, Write},
@@ -43,7 +46,7 @@ pub(crate) struct View {
     name: String,
     description: String,
     provider_id: Option<u64>,
-    remote_path: &'static str,
+    remote_path: RemotePath,
     auto_sync: bool,
     #[serde(flatten)]
     stamps: Stamps,
@@ -52,9 +55,9 @@ pub(crate) struct View {
 impl From<Stored<SecretGroup>> for View {
     fn from(stored: Stored<SecretGroup>) -> Self {
         let stamps = Stamps::from(&stored);
-        let SecretGroup { name, description } = stored.body;
-        // Groups are filled by hand: no provider, hence the defaults of what a provider's group has.
-        Self { id: stored.id, name, description, provider_id: None, remote_path: "/", auto_sync: false, stamps }
+        let SecretGroup { name, description, provider_id, remote_path, auto_sync } = stored.body;
+        let provider_id = provider_id.map(|id| id.0);
+        Self { id: stored.id, name, description, provider_id, remote_path, auto_sync, stamps }
     }
 }
 
@@ -62,10 +65,18 @@ fn read(mut form: Form, stored: Option<&SecretGroup>) -> Result<SecretGroup, Pro
     let name = form.required("name", stored.map(|s| s.name.clone()), plain_name);
     let default = stored.map(|s| s.description.clone()).unwrap_or_default();
     let description = form.defaulted("description", default, line(0, 1_000));
-    form.only("providerId", &[Value::Null]);
-    form.only("remotePath", &["/".into()]);
-    form.only("autoSync", &[false.into()]);
-    form.finish(|| Some(SecretGroup { name: name?, description }))
+    let provider_id =
+        form.nullable("providerId", stored.and_then(|s| s.provider_id), |id: u64| Ok(SecretProviderId(id)));
+    let default = stored.map(|s| s.remote_path.clone()).unwrap_or_default();
+    let remote_path = form.defaulted("remotePath", default, |text: String| RemotePath::parse(&text));
+    // Who takes the source away need not say that it is not synced from any.
+    let default = stored.is_some_and(|s| s.auto_sync) && provider_id.is_some();
+    let auto_sync = form.defaulted("autoSync", default, Ok);
+    if auto_sync && provider_id.is_none() && form.faults() == 0 {
+        let why = "cannot be, as there is no provider to sync from";
+        form.refuse("autoSync", Invalid::new("missing", why, "set providerId as well"));
+    }
+    form.finish(|| Some(SecretGroup { name: name?, description, provider_id, remote_path, auto_sync }))
 }
 
 pub(crate) async fn list(

@@ -101,7 +101,11 @@ async fn authenticate(
 
 /// `sha256=` and 64 hexadecimal digits.
 fn signature(text: &str) -> Option<[u8; 32]> {
-    let hex = text.strip_prefix("sha256=")?;
+    hex_digest(text.strip_prefix("sha256=")?)
+}
+
+/// 64 hexadecimal digits.
+pub(crate) fn hex_digest(hex: &str) -> Option<[u8; 32]> {
     if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }

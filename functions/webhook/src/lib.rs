@@ -2,6 +2,7 @@
 
 mod call;
 mod github;
+mod secret_provider;
 mod status;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub fn routes(state: WebhookState) -> Router {
         .route("/webhook/validate", post(call::validate))
         .route("/webhook/deployments/{id}", get(status::status))
         .route("/webhook/github", post(github::deliver))
+        .route("/webhook/secret-providers/{id}", post(secret_provider::deliver))
         .route("/deploy", any(gone))
         .with_state(state)
 }

@@ -16,6 +16,7 @@ use tidegate_admin::{
 };
 use tidegate_aws::{
     clients::Clients,
+    clock,
     error::StoreError,
     meter::Meter,
     store::{Store, StoreConfig},
@@ -24,6 +25,7 @@ use tidegate_domain::{
     id::{HostName, TenantId},
     secret::Secret,
 };
+use tidegate_providers::Syncer;
 use tidegate_web::{
     Problem,
     auth::{DEFAULT_TENANT, Issuer, Verifier},
@@ -67,6 +69,8 @@ pub struct Options {
     pub worker: bool,
     /// Whether the sweep runs; else it is the caller's to sweep.
     pub sweeps: bool,
+    /// Whether providers are synced by schedule; else it is the caller's to do it.
+    pub syncs: bool,
     /// Put before every container's name, so that several can share one engine.
     pub container_prefix: String,
     /// Counts the functions' calls of AWS.
@@ -86,6 +90,7 @@ impl Options {
             admin_password: None,
             worker: true,
             sweeps: true,
+            syncs: true,
             container_prefix: String::new(),
             meter: None,
             detour: None,
@@ -189,6 +194,10 @@ impl Stack {
         if options.sweeps {
             // A store of its own: what the sweep calls is no caller's doing, and is not counted.
             running.spawn(sweep(Store::new(&unmetered, store_config(&queues)), stopped.clone()));
+        }
+        if options.syncs {
+            let syncer = Syncer::new(Store::new(&unmetered, store_config(&queues)), clock::now);
+            running.spawn(sync(syncer, stopped.clone()));
         }
         if options.worker {
             let settings = worker::Settings {
@@ -331,6 +340,21 @@ async fn sweep(store: Store, stopped: watch::Receiver<bool>) {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "nothing was swept; in a minute it is tried again"
+                );
+            }
+        }
+    };
+    schedules::each_minute(function, stopped).await;
+}
+
+async fn sync(syncer: Syncer, stopped: watch::Receiver<bool>) {
+    let function = move || {
+        let syncer = syncer.clone();
+        async move {
+            if let Err(error) = Box::pin(tidegate_sync::pass(&syncer)).await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "nothing was synced; in a minute it is tried again"
                 );
             }
         }

@@ -17,7 +17,7 @@ enum Proof {
     /// The tests of the binary `system` whose names begin with one of these.
     Tests(&'static [&'static str]),
     /// Tests that are run more often than usually: variable, how often, and the beginnings of their names. The variables are
-    /// `TIDEGATE_CHAOS_DEPLOYMENTS`, `TIDEGATE_APPROVAL_ROUNDS` and `TIDEGATE_FUZZ_CASES`.
+    /// `TIDEGATE_CHAOS_DEPLOYMENTS`, `TIDEGATE_APPROVAL_ROUNDS`, `TIDEGATE_FUZZ_CASES` and `TIDEGATE_SYNC_SECRETS`.
     Scaled(&'static str, &'static str, &'static [&'static str]),
     Benchmark(&'static str),
     /// A test, with the worker's release binary, in `TIDEGATE_FOOTPRINT_WORKER`, in place of the one that tests are built with.
@@ -94,6 +94,11 @@ const CLAIMS: &[Claim] = &[
         name: "activation",
         says: "Of 50 concurrent activations over several environments no reader ever sees none or two active, nor while environments come and go.",
         proof: Proof::Tests(&["environments::activation::"]),
+    },
+    Claim {
+        name: "sync-crash",
+        says: "A sync of 1,000 secrets that is killed at random points and run again comes to the same end, with none twice and none lost; what is unchanged is not written.",
+        proof: Proof::Scaled("TIDEGATE_SYNC_SECRETS", "1000", &["providers::crash::"]),
     },
     Claim {
         name: "round-trips",

@@ -62,6 +62,7 @@ pub(crate) struct Position {
 enum Stage {
     Settings,
     Registries,
+    Providers,
     Global,
     Projects,
     Applications,
@@ -75,7 +76,8 @@ impl Stage {
     fn next(self) -> Option<Self> {
         match self {
             Self::Settings => Some(Self::Registries),
-            Self::Registries => Some(Self::Global),
+            Self::Registries => Some(Self::Providers),
+            Self::Providers => Some(Self::Global),
             Self::Global => Some(Self::Projects),
             Self::Projects => Some(Self::Applications),
             Self::Applications => Some(Self::Environments),
@@ -316,6 +318,10 @@ impl Store {
             Stage::Registries => {
                 let list = keys::catalogue(tenant, Kind::Registry);
                 self.plain_page(&list, position, |item| Held::of(item, ciphertexts::of_registry)).await
+            }
+            Stage::Providers => {
+                let list = keys::catalogue(tenant, Kind::SecretProvider);
+                self.plain_page(&list, position, |item| Held::of(item, ciphertexts::of_provider)).await
             }
             Stage::Global => {
                 let list = keys::variables(tenant, Scope::Global);

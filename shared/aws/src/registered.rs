@@ -5,6 +5,7 @@ use tidegate_domain::{
     application::Application,
     id::{SecretGroupId, SecretProviderId, TenantId},
     image::RegistryServer,
+    provider::RemotePath,
     secret::Secret,
 };
 
@@ -87,6 +88,15 @@ impl Resource for Registry {
 pub struct SecretGroup {
     pub name: String,
     pub description: String,
+    /// The source that its secrets are synced from; none: people fill it.
+    #[serde(default)]
+    pub provider_id: Option<SecretProviderId>,
+    /// The folder there, seen from the provider's.
+    #[serde(default)]
+    pub remote_path: RemotePath,
+    /// Synced by schedule and by the source's own word, if the provider is; else only when somebody asks.
+    #[serde(default)]
+    pub auto_sync: bool,
 }
 
 impl Resource for SecretGroup {
@@ -95,6 +105,12 @@ impl Resource for SecretGroup {
 
     fn unique_name(&self) -> &str {
         &self.name
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let provider =
+            self.provider_id.map(|id| Reference { kind: Kind::SecretProvider, id: id.0, field: "providerId" });
+        provider.into_iter().collect()
     }
 }
 
@@ -149,7 +165,14 @@ impl Resource for StoredSecret {
     }
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference { kind: Kind::SecretGroup, id: self.group_id.0, field: "groupId" }]
+        let group = Reference { kind: Kind::SecretGroup, id: self.group_id.0, field: "groupId" };
+        let provider = match &self.source {
+            Source::Manual => None,
+            Source::Synced { provider_id, .. } => {
+                Some(Reference { kind: Kind::SecretProvider, id: provider_id.0, field: "providerId" })
+            }
+        };
+        [group].into_iter().chain(provider).collect()
     }
 }
 

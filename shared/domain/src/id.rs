@@ -50,6 +50,12 @@ integer_ids! {
     Revision,
 }
 
+impl Default for Epoch {
+    fn default() -> Self {
+        Self(0)
+    }
+}
+
 impl Epoch {
     #[must_use]
     pub fn next(self) -> Self {

@@ -4,6 +4,12 @@ use std::fmt;
 
 use zeroize::Zeroize;
 
+use crate::invalid::Invalid;
+
+/// Largest value of a secret: several of them fit into one item of the table.
+pub const MAX_VALUE_BYTES: usize = 64 * 1024;
+const MAX_NAME_CHARS: usize = 128;
+
 /// What every answer, log line and form shows in place of a secret value.
 pub const MASK: &str = "***************";
 
@@ -42,6 +48,34 @@ impl<T: Zeroize> fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
+}
+
+/// A name that can be written in `@secret:group/NAME`: 1 to 128 characters without line breaks, no slash.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &str) -> Result<(), Invalid> {
+    if !(1..=MAX_NAME_CHARS).contains(&name.chars().count()) || name.chars().any(char::is_control) {
+        let wanted = "1 to 128 characters without line breaks";
+        return Err(Invalid::new("format-text", format!("must have {wanted}"), format!("send {wanted}")));
+    }
+    if name.contains('/') || name.trim() != name {
+        return Err(Invalid::new(
+            "format-name",
+            "contains a slash, or begins or ends with a space",
+            "use another character in its place",
+        ));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// A value that is too long, or that no container could be given.
+pub fn check_value(value: &Secret<String>) -> Result<(), Invalid> {
+    if value.expose().len() > MAX_VALUE_BYTES {
+        return Err(Invalid::new("too-long", "has more than 64 KiB", "store a reference to it in its place"));
+    }
+    crate::variable::check_value(crate::variable::ValueType::String, value.expose())
 }
 
 /// `#[serde(with = "secret::in_sealed_form")]`: for fields of documents that exist in serialised form only inside an

@@ -9,6 +9,7 @@ use crate::{
     environments::Environment,
     error::{Result, StoreError},
     keys::Key,
+    providers::{PROVIDER_PLACE, SealedCredential, SecretProvider, credential_place},
     registered::{REGISTRY_PLACE, Registry, RegistryAuth, StoredSecret},
     secrets::{SECRET_PLACE, SecretVersion},
     settings::{SettingsSecret, StoredGithubAuth, StoredSettings},
@@ -25,6 +26,8 @@ pub(super) struct Ciphertext {
 
 pub(super) enum Step {
     Name(&'static str),
+    /// A name that somebody else has chosen.
+    Key(String),
     At(usize),
 }
 
@@ -71,6 +74,7 @@ pub(super) fn put_at(item: &mut Item, path: &[Step], value: AttributeValue) {
     fn place<'a>(value: &'a mut AttributeValue, step: &Step) -> Option<&'a mut AttributeValue> {
         match (value, step) {
             (AttributeValue::M(fields), Step::Name(name)) => fields.get_mut(*name),
+            (AttributeValue::M(fields), Step::Key(name)) => fields.get_mut(name),
             (AttributeValue::L(items), Step::At(index)) => items.get_mut(*index),
             _ => None,
         }
@@ -122,6 +126,17 @@ pub(super) fn of_registry(item: Item) -> Result<Found> {
         Ciphertext { path: names(path), place, sealed: sealed.0 }
     });
     Ok((&["body", "auth"], values.collect()))
+}
+
+pub(super) fn of_provider(item: Item) -> Result<Found> {
+    let provider: Stored<SecretProvider> = record(item, "secret provider")?;
+    let values = provider.body.credentials.into_iter().map(|(field, SealedCredential { sealed, version })| {
+        let place = OwnPlace { kind: PROVIDER_PLACE, id: credential_place(provider.id, &field), version };
+        let mut path = names(&["body", "credentials"]);
+        path.extend([Step::Key(field), Step::Name("sealed")]);
+        Ciphertext { path, place, sealed: sealed.0 }
+    });
+    Ok((&["body", "credentials"], values.collect()))
 }
 
 /// The ciphertext of a variable with its place; none of one that holds no secret of its own.

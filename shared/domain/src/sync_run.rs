@@ -1,0 +1,398 @@
+//! When a provider is synced, and by whom: one run at a time, begun when it is due, continued by whoever comes next.
+//!
+//! A run is held by a lease. Whoever finds the lease over takes it and goes on with the same run; the epoch, which rises with
+//! each holder, keeps the one before from writing anything more. While a run is held its provider is due at the end of the
+//! lease, so that a crash is found by looking at what is due, like everything else.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::id::{Epoch, SecretGroupId};
+
+/// So long a holder may be silent. Longer than one request to a source with all its retries.
+pub const LEASE: SignedDuration = SignedDuration::from_secs(45);
+/// Of what was listed and cannot be taken so much is told.
+pub const PROBLEMS_TOLD: usize = 50;
+/// Whether a source is away or refuses credentials, it is not asked at once again.
+const AFTER_OUTAGE: SignedDuration = SignedDuration::from_mins(5);
+/// By schedule alone: somebody who asks, or changes the provider, is not kept waiting.
+const AFTER_REFUSAL: SignedDuration = SignedDuration::from_hours(24);
+
+/// `UUIDv7`: in order of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SyncId(Uuid);
+
+impl SyncId {
+    pub fn new(now: Timestamp, random: [u8; 10]) -> Self {
+        let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+}
+
+impl fmt::Display for SyncId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// Why a run was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncTrigger {
+    Schedule,
+    /// The source has said that something has changed.
+    Webhook,
+    /// Somebody has asked for it: all groups are synced, also those that are not by themselves.
+    Manual,
+}
+
+/// What the next run is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    pub trigger: SyncTrigger,
+    pub actor: Option<String>,
+    /// Lifts the guard of deletions.
+    pub force: bool,
+}
+
+impl Asked {
+    fn schedule() -> Self {
+        Self { trigger: SyncTrigger::Schedule, actor: None, force: false }
+    }
+
+    /// Two requests are met by one run.
+    fn and(self, other: Self) -> Self {
+        let force = self.force || other.force;
+        let strongest = if other.trigger >= self.trigger { other } else { self };
+        Self { force, ..strongest }
+    }
+}
+
+/// What was listed and could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncProblem {
+    pub group_id: SecretGroupId,
+    pub reference: String,
+    pub code: String,
+    pub message: String,
+    pub suggestion: String,
+}
+
+/// Why a run, or one group of it, failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncFailure {
+    pub code: String,
+    pub message: String,
+}
+
+/// A run that has begun and not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncRun {
+    pub id: SyncId,
+    pub asked: Asked,
+    pub started_at: Timestamp,
+    #[serde(flatten)]
+    pub found: Found,
+    /// Groups that are through.
+    pub done: Vec<SecretGroupId>,
+}
+
+/// What a run has found beside what it has written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Found {
+    pub unchanged: u64,
+    /// Deletions that were not made: the listing looks wrong, or something refers to the secret.
+    pub held_back: u64,
+    pub problems: Vec<SyncProblem>,
+    /// How many more there were.
+    pub more_problems: u64,
+    pub failures: Vec<SyncFailure>,
+}
+
+impl Found {
+    pub fn add_problem(&mut self, problem: SyncProblem) {
+        if self.problems.len() < PROBLEMS_TOLD { self.problems.push(problem) } else { self.more_problems += 1 }
+    }
+}
+
+/// What a run has written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Written {
+    pub added: u64,
+    pub updated: u64,
+    pub renamed: u64,
+    /// Deleted, or marked as stale.
+    pub removed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncStatus {
+    Running,
+    Success,
+    Failed,
+}
+
+impl SyncStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Success => "success",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What is known of a provider's syncs, beside the provider itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncState {
+    /// Raised with every change but the holder's own counting.
+    pub revision: u64,
+    pub epoch: Epoch,
+    /// None: nobody is at it.
+    pub lease_until: Option<Timestamp>,
+    /// When somebody should look; none: only when asked.
+    pub due_at: Option<Timestamp>,
+    pub asked: Option<Asked>,
+    pub run: Option<SyncRun>,
+    /// By the run in hand, else by the last one.
+    #[serde(flatten)]
+    pub written: Written,
+    pub last_sync_at: Option<Timestamp>,
+    pub last_sync_status: Option<SyncStatus>,
+    pub last_failure: Option<SyncFailure>,
+}
+
+/// How a run has ended, as far as the next one is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Or failed for a reason that lies in what the source holds.
+    Done,
+    /// The source was away, or wants to be left alone for so long.
+    Away(Option<SignedDuration>),
+    /// It does not take the credentials.
+    Refused,
+}
+
+impl SyncState {
+    fn next(&self) -> Self {
+        Self { revision: self.revision + 1, ..self.clone() }
+    }
+
+    pub fn is_held(&self, now: Timestamp) -> bool {
+        self.lease_until.is_some_and(|until| until > now)
+    }
+
+    /// `running`, or how the last run has ended; none before the first one.
+    pub fn status(&self) -> Option<SyncStatus> {
+        if self.run.is_some() { Some(SyncStatus::Running) } else { self.last_sync_status }
+    }
+
+    /// Somebody wants a run; it is due now.
+    #[must_use]
+    pub fn ask(&self, asked: Asked, now: Timestamp) -> Self {
+        let asked = match self.asked.clone() {
+            Some(before) => before.and(asked),
+            None => asked,
+        };
+        Self { asked: Some(asked), due_at: Some(self.due_at.map_or(now, |due| due.min(now))), ..self.next() }
+    }
+
+    /// The provider's own times, when it was written: `interval` if it syncs by itself. What was asked for stays so.
+    #[must_use]
+    pub fn schedule(&self, interval: Option<SignedDuration>, now: Timestamp) -> Self {
+        let due_at = match interval {
+            _ if self.run.is_some() || self.asked.is_some() => self.due_at,
+            // A new configuration is tried at once.
+            Some(_) => Some(now),
+            None => None,
+        };
+        Self { due_at, ..self.next() }
+    }
+
+    /// Takes the lease, for the run that was left or for a new one. None: somebody is at it, or nothing is due.
+    pub fn begin(&self, now: Timestamp, random: [u8; 10]) -> Option<Self> {
+        if self.is_held(now) {
+            return None;
+        }
+        let mut state = Self { epoch: self.epoch.next(), ..self.next() };
+        if state.run.is_none() {
+            let is_due = state.due_at.is_some_and(|due| due <= now);
+            let asked = state.asked.take().or_else(|| is_due.then(Asked::schedule))?;
+            let id = SyncId::new(now, random);
+            state.run = Some(SyncRun { id, asked, started_at: now, found: Found::default(), done: Vec::new() });
+            state.written = Written::default();
+        }
+        let until = now.saturating_add(LEASE).unwrap_or(now);
+        state.lease_until = Some(until);
+        state.due_at = Some(until);
+        Some(state)
+    }
+
+    /// A group is through; the holder goes on.
+    #[must_use]
+    pub fn group_done(&self, run: SyncRun, now: Timestamp) -> Self {
+        let until = now.saturating_add(LEASE).unwrap_or(now);
+        Self { run: Some(run), lease_until: Some(until), ..self.next() }
+    }
+
+    /// The holder has no more time: whoever comes next goes on.
+    #[must_use]
+    pub fn pause(&self, run: SyncRun, now: Timestamp) -> Self {
+        Self { run: Some(run), lease_until: None, due_at: Some(now), ..self.next() }
+    }
+
+    /// The run is over. `interval` as for [`SyncState::schedule`].
+    #[must_use]
+    pub fn finish(&self, run: &SyncRun, ending: Ending, interval: Option<SignedDuration>, now: Timestamp) -> Self {
+        let pause = interval.map(|interval| match ending {
+            Ending::Done => interval,
+            Ending::Away(after) => after.unwrap_or(AFTER_OUTAGE).max(SignedDuration::from_mins(1)),
+            Ending::Refused => interval.max(AFTER_REFUSAL),
+        });
+        let due_at = match pause {
+            _ if self.asked.is_some() => Some(now),
+            Some(pause) => Some(now.saturating_add(pause).unwrap_or(now)),
+            None => None,
+        };
+        let is_failed = !run.found.failures.is_empty();
+        Self {
+            run: None,
+            lease_until: None,
+            due_at,
+            last_sync_at: Some(now),
+            last_sync_status: Some(if is_failed { SyncStatus::Failed } else { SyncStatus::Success }),
+            last_failure: run.found.failures.first().cloned(),
+            ..self.next()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn asked(trigger: SyncTrigger, force: bool) -> Asked {
+        Asked { trigger, actor: None, force }
+    }
+
+    const HOUR: Option<SignedDuration> = Some(SignedDuration::from_hours(1));
+
+    #[test]
+    fn what_is_due_is_begun_once() {
+        let state = SyncState::default();
+        assert_eq!(state.begin(at(10), [0; 10]), None);
+        let state = state.schedule(HOUR, at(10));
+        let held = state.begin(at(10), [0; 10]).unwrap();
+        assert_eq!(held.begin(at(11), [0; 10]), None);
+        assert_eq!(held.due_at, held.lease_until);
+        // Nobody has come back: the same run goes on under another epoch.
+        let later = held.due_at.unwrap();
+        let taken = held.begin(later, [1; 10]).unwrap();
+        assert_eq!(taken.run, held.run);
+        assert!(taken.epoch > held.epoch);
+    }
+
+    #[test]
+    fn a_request_during_a_run_is_met_by_another_one() {
+        let held = SyncState::default().ask(asked(SyncTrigger::Webhook, false), at(10)).begin(at(10), [0; 10]).unwrap();
+        let run = held.run.clone().unwrap();
+        assert_eq!(run.asked.trigger, SyncTrigger::Webhook);
+        let asked_again =
+            held.ask(asked(SyncTrigger::Manual, true), at(11)).ask(asked(SyncTrigger::Webhook, false), at(12));
+        assert_eq!(asked_again.asked, Some(asked(SyncTrigger::Manual, true)));
+        let finished = asked_again.finish(&run, Ending::Done, None, at(13));
+        assert_eq!((finished.due_at, finished.run.as_ref()), (Some(at(13)), None));
+        assert!(finished.begin(at(13), [1; 10]).unwrap().run.unwrap().asked.force);
+    }
+
+    #[test]
+    fn what_comes_next_depends_on_how_it_ended() {
+        let check = |ending, interval, expect: Option<i64>| {
+            let held =
+                SyncState::default().ask(asked(SyncTrigger::Manual, false), at(0)).begin(at(0), [0; 10]).unwrap();
+            let run = held.run.clone().unwrap();
+            assert_eq!(held.finish(&run, ending, interval, at(0)).due_at, expect.map(at), "{ending:?}");
+        };
+        check(Ending::Done, HOUR, Some(3_600));
+        check(Ending::Done, None, None);
+        check(Ending::Away(None), HOUR, Some(300));
+        check(Ending::Away(Some(SignedDuration::from_secs(7))), HOUR, Some(60));
+        check(Ending::Away(Some(SignedDuration::from_secs(700))), HOUR, Some(700));
+        // Three refusals within half a minute lock an identity.
+        check(Ending::Refused, HOUR, Some(86_400));
+        check(Ending::Refused, None, None);
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Happens {
+        Ask,
+        Schedule(bool),
+        Begin,
+        Pause,
+        Finish,
+        Wait,
+    }
+
+    fn happens() -> impl Strategy<Value = Vec<Happens>> {
+        let one = prop_oneof![
+            Just(Happens::Ask),
+            any::<bool>().prop_map(Happens::Schedule),
+            Just(Happens::Begin),
+            Just(Happens::Pause),
+            Just(Happens::Finish),
+            Just(Happens::Wait)
+        ];
+        prop::collection::vec(one, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_what_is_asked_for_or_left_is_due(events in happens()) {
+            let (mut state, mut now) = (SyncState::default(), 0);
+            for event in events {
+                now += 1;
+                let run = state.run.clone();
+                let before = (state.revision, state.epoch);
+                let new = match (event, run) {
+                    (Happens::Ask, _) => state.ask(asked(SyncTrigger::Manual, false), at(now)),
+                    (Happens::Schedule(by_itself), _) => state.schedule(HOUR.filter(|_| by_itself), at(now)),
+                    (Happens::Begin, _) => match state.begin(at(now), [0; 10]) {
+                        Some(begun) => begun,
+                        None => continue,
+                    },
+                    (Happens::Pause, Some(run)) if state.lease_until.is_some() => state.pause(run, at(now)),
+                    (Happens::Finish, Some(run)) if state.lease_until.is_some() => state.finish(&run, Ending::Done, None, at(now)),
+                    (Happens::Wait, _) => {
+                        now += 60;
+                        continue;
+                    }
+                    (Happens::Pause | Happens::Finish, _) => continue,
+                };
+                prop_assert!(new.revision == before.0 + 1 && new.epoch >= before.1);
+                if new.run.is_some() || new.asked.is_some() {
+                    prop_assert!(new.due_at.is_some(), "{new:?}");
+                }
+                prop_assert!(new.lease_until.is_none() || new.run.is_some());
+                state = new;
+            }
+        }
+    }
+}
