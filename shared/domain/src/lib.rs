@@ -9,6 +9,7 @@ pub mod deployment;
 pub mod host;
 pub mod id;
 pub mod image;
+pub mod import_v1;
 pub mod invalid;
 pub mod issue;
 pub mod job;
