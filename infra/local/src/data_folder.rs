@@ -101,6 +101,15 @@ impl DurableFile {
         }
     }
 
+    /// Gone from the disk once this returns; it may have been gone before.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        File::open(self.path.parent().expect("a path made by joining has a parent"))?.sync_all()
+    }
+
     /// On the disk, not only on its way, once this returns. A crash before the rename leaves a `.new` file, which the
     /// next write replaces.
     pub(crate) fn write(&self, content: &[u8]) -> io::Result<()> {

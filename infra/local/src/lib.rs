@@ -12,6 +12,8 @@
 //! | [`schedules`] | the schedule of the sweep: once a minute, and at once after the start |
 //! | [`registry`], [`demo_image`] | somebody's private registry, and the images that a CI pushes there |
 //!
+//! [`import_v1`] stands in for nothing: it brings over what V1 had, to this machine's installation or to any other.
+//!
 //! [`stack`] puts them and the functions together, with the worker of the local Docker engine.
 //!
 //! No other crate depends on this one but the tests: nothing in a deployed binary knows of stand-ins.
@@ -21,6 +23,7 @@ pub mod demo_image;
 pub mod embedded;
 pub mod events;
 pub mod gateway;
+pub mod import_v1;
 pub mod people;
 pub mod provision;
 pub mod registry;

@@ -7,6 +7,7 @@ use tidegate_aws::env;
 use tidegate_domain::secret::Secret;
 use tidegate_local::{
     demo,
+    import_v1::{self, Credential, Outcome},
     people::{ADMIN, AdminPassword},
     stack::{self, Stack},
 };
@@ -23,7 +24,7 @@ struct Cli {
     options: Options,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
     /// Start everything and run until SIGINT or SIGTERM (the default)
     Up,
@@ -35,6 +36,36 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Bring over what V1 had, from a dump of its tables as JSON, into a running installation
+    ///
+    /// Creates what is missing, leaves what is there, and lists what needs a decision. It can be run again at any time.
+    /// It calls as TIDEGATE_TOKEN (an API key, or a person's token), or else signs in with the admin password.
+    /// Ends with 0 when all is done, with 3 when something needs a decision, with 1 when something failed.
+    ImportV1(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// V1's tables: a JSON object with an array of rows for each
+    file: PathBuf,
+    /// Of the installation
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    url: String,
+    /// Who signs in, unless TIDEGATE_TOKEN is set
+    #[arg(long, default_value = ADMIN, value_name = "NAME")]
+    user: String,
+    /// What was decided about the questions of an earlier run: JSON, or TOML if it is called *.toml
+    #[arg(long, value_name = "FILE")]
+    decisions: Option<PathBuf>,
+    /// Holds the key that V2's predecessor encrypted secrets with: 32 bytes, hexadecimal or base64
+    #[arg(long, value_name = "FILE")]
+    old_key_file: Option<PathBuf>,
+    /// Takes the new applications' webhook tokens (mode 0600), which are printed otherwise
+    #[arg(long, value_name = "FILE")]
+    tokens_file: Option<PathBuf>,
+    /// Change nothing, say what would be done
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -56,34 +87,62 @@ struct Options {
     public_url: Option<String>,
 }
 
+/// How `import-v1` ends when the rest waits for somebody's decision.
+const DECISIONS_NEEDED: u8 = 3;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let command = cli.command.unwrap_or(Command::Up);
-    match command {
-        Command::Up => start_logging(),
-        // Its story is the output; what goes wrong is part of it.
-        Command::Demo { .. } => {}
-    }
-    let options = stack::Options {
-        listen: cli.options.listen,
-        data: Some(cli.options.data),
-        admin_password: cli.options.admin_password.map(Secret::new),
-        container_prefix: cli.options.container_prefix,
-        public_url: cli.options.public_url,
-        ..stack::Options::throw_away()
-    };
-    let done = match command {
-        Command::Up => up(options).await,
-        Command::Demo { keep } => demo::run(&mut std::io::stdout(), keep).await.map_err(Into::into),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tidegate: {}", one_line(&*error));
-            ExitCode::FAILURE
+    let options = cli.options;
+    let done = match cli.command.unwrap_or(Command::Up) {
+        Command::Up => {
+            start_logging();
+            up(stack_options(options)).await.map(|()| ExitCode::SUCCESS)
         }
+        // Its story is the output; what goes wrong is part of it.
+        Command::Demo { keep } => {
+            let told = demo::run(&mut std::io::stdout(), keep).await;
+            told.map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        Command::ImportV1(args) => import(args, options.admin_password).await,
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("tidegate: {}", one_line(&*error));
+        ExitCode::FAILURE
+    })
+}
+
+fn stack_options(options: Options) -> stack::Options {
+    stack::Options {
+        listen: options.listen,
+        data: Some(options.data),
+        admin_password: options.admin_password.map(Secret::new),
+        container_prefix: options.container_prefix,
+        public_url: options.public_url,
+        ..stack::Options::throw_away()
     }
+}
+
+async fn import(args: ImportArgs, admin_password: Option<String>) -> Result<ExitCode, Box<dyn Error>> {
+    let token = std::env::var(env::TOKEN).ok().filter(|token| !token.is_empty()).map(Secret::new);
+    let credential = match (token, admin_password) {
+        (Some(token), _) => Credential::Token(token),
+        (None, Some(password)) => Credential::Person { user: args.user, password: Secret::new(password) },
+        (None, None) => return Err("set TIDEGATE_ADMIN_PASSWORD, or TIDEGATE_TOKEN".into()),
+    };
+    let options = import_v1::Options {
+        file: args.file,
+        decisions: args.decisions,
+        old_key_file: args.old_key_file,
+        tokens_file: args.tokens_file,
+        dry_run: args.dry_run,
+        url: args.url,
+        credential,
+    };
+    Ok(match import_v1::run(&mut std::io::stdout(), options).await? {
+        Outcome::Done => ExitCode::SUCCESS,
+        Outcome::DecisionsNeeded => ExitCode::from(DECISIONS_NEEDED),
+    })
 }
 
 async fn up(options: stack::Options) -> Result<(), Box<dyn Error>> {

@@ -33,6 +33,8 @@ pub const WORKER_CONFIG: &str = "TIDEGATE_WORKER_CONFIG";
 ///   `TIDEGATE_WORKER_ALLOW_DOCKER_SOCKET`, `TIDEGATE_WORKER_ALLOWED_CAPABILITIES`,
 ///   `TIDEGATE_WORKER_ALLOWED_LOG_DRIVERS`: what containers may have
 pub const WORKER: &str = "TIDEGATE_WORKER_";
+/// An API key, or a person's token. Commands that call an installation: `tidegate import-v1`.
+pub const TOKEN: &str = "TIDEGATE_TOKEN";
 /// `tracing` filter, for example `info,tidegate=debug`. Default `info`. All. Whatever it says, the worker and the local
 /// stack keep `bollard`, `hyper`, `h2`, `rustls` and `aws_*` at `info`: below that they would log what requests hold.
 pub const LOG: &str = "TIDEGATE_LOG";

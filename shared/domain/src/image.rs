@@ -100,6 +100,11 @@ impl ImageName {
         Ok(Self { server, repository: path, written: text.to_owned() })
     }
 
+    /// Whether it was written with its registry. Without, it is the Hub's.
+    pub fn names_host(&self) -> bool {
+        self.written != self.repository && !self.repository.ends_with(&format!("/{}", self.written))
+    }
+
     /// Where it is pulled from, and the only server that its credentials may go to.
     pub fn server(&self) -> &RegistryServer {
         &self.server
@@ -281,6 +286,9 @@ mod tests {
         check("docker.io/library/nginx", Some(("docker.io", "library/nginx")));
         check("registry.example.com:5000/shop/myapp", Some(("registry.example.com:5000", "shop/myapp")));
         check("localhost/app", Some(("localhost", "app")));
+        for (text, names) in [("nginx", false), ("a/b", false), ("docker.io/nginx", true), ("localhost/a", true)] {
+            assert_eq!(ImageName::parse(text).unwrap().names_host(), names, "{text}");
+        }
         check("127.0.0.1:5000/a__b/c-d.e", Some(("127.0.0.1:5000", "a__b/c-d.e")));
         for refused in [
             "",

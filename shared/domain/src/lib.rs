@@ -10,6 +10,7 @@ pub mod dotenv;
 pub mod host;
 pub mod id;
 pub mod image;
+pub mod import_v1;
 pub mod invalid;
 pub mod issue;
 pub mod job;
