@@ -50,6 +50,7 @@ integer_ids! {
     Revision,
 }
 
+#[expect(clippy::derivable_impls, reason = "the macro would give every id a default, and none but this has one")]
 impl Default for Epoch {
     fn default() -> Self {
         Self(0)

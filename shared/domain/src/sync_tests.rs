@@ -264,6 +264,9 @@ fn apply(items: &mut Vec<Item>, step: &Step, listing: &[Listed]) {
     }
 }
 
+/// What a secret is linked to, its value, and whether something uses it.
+type Drawn = (Option<(u8, bool, bool)>, String, bool);
+
 fn items() -> impl Strategy<Value = Vec<Item>> {
     let link = prop_oneof![
         1 => Just(None),
@@ -271,19 +274,18 @@ fn items() -> impl Strategy<Value = Vec<Item>> {
     ];
     prop::collection::btree_map("[A-H]", (link, "[xy]", prop::bool::weighted(0.2)), 0..8).prop_map(|entries| {
         let entries = entries.into_iter().enumerate();
-        let item =
-            |(at, (name, (link, value, is_used))): (usize, (String, (Option<(u8, bool, bool)>, String, bool)))| {
-                let link = match link {
-                    None => Link::Manual,
-                    Some((remote, stale, foreign)) => Link::Synced {
-                        provider: SecretProviderId(if foreign { 2 } else { 1 }),
-                        remote_id: format!("r{remote}"),
-                        reference: format!("/{name}"),
-                        stale,
-                    },
-                };
-                Item { id: at as u64 + 1, name, value, link, is_used }
+        let item = |(at, (name, (link, value, is_used))): (usize, (String, Drawn))| {
+            let link = match link {
+                None => Link::Manual,
+                Some((remote, stale, foreign)) => Link::Synced {
+                    provider: SecretProviderId(if foreign { 2 } else { 1 }),
+                    remote_id: format!("r{remote}"),
+                    reference: format!("/{name}"),
+                    stale,
+                },
             };
+            Item { id: at as u64 + 1, name, value, link, is_used }
+        };
         entries.map(item).collect()
     })
 }

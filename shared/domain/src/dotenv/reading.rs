@@ -70,10 +70,11 @@ fn statement(text: &str) -> (Result<Statement, Invalid>, &str) {
         Some(_) | None => (Ok(Secret::new(bare(split_line(value).0).to_owned())), after),
     };
     let key = VariableKey::parse(key.trim_end_matches(BLANKS));
-    let value = value.and_then(|value| match value.expose().contains('\0') {
-        false => Ok(value),
-        true => {
+    let value = value.and_then(|value| {
+        if value.expose().contains('\0') {
             Err(Invalid::new("format-string", "contains a NUL character", "remove it: an environment cannot hold it"))
+        } else {
+            Ok(value)
         }
     });
     (key.and_then(|key| Ok(Some((key, value?)))), after)

@@ -191,7 +191,7 @@ impl Dump {
                 self.rows("environment_variables", &written, value, findings, Self::variable);
             }
             "webhooksecret" => self.left_out.push(webhook_secret()),
-            "settings" | "config" => self.settings(&written, value, findings),
+            "settings" | "config" => self.settings(&written, &value, findings),
             known => match not_imported(known) {
                 Some(why) => self.left_out.push(LeftOut::new(format!("table {written}"), why)),
                 None => findings.refuse(
@@ -237,8 +237,8 @@ impl Dump {
     }
 
     /// Nothing of it is imported; what could be meant to be is a fault.
-    fn settings(&mut self, written: &str, value: Value, findings: &mut Findings) {
-        let names: Vec<String> = match &value {
+    fn settings(&mut self, written: &str, value: &Value, findings: &mut Findings) {
+        let names: Vec<String> = match value {
             Value::Object(fields) => fields.keys().cloned().collect(),
             Value::Array(rows) => {
                 let key = |row: &Value| row.get("key").or(row.get("name")).and_then(Value::as_str).map(str::to_owned);
@@ -284,12 +284,11 @@ impl Dump {
     fn name_groups(&mut self, findings: &mut Findings) {
         for secret in &mut self.secrets {
             let Some(id) = secret.group.take() else { continue };
-            match self.groups.iter().find(|group| group.id.as_ref() == Some(&id)) {
-                Some(group) => secret.group = Some(group.name.clone()),
-                None => {
-                    let why = Invalid::new("unknown-group", "is of a group that the file does not have", "add its row");
-                    findings.refuse(format!("secrets: {}", shown(&secret.name)), why);
-                }
+            if let Some(group) = self.groups.iter().find(|group| group.id.as_ref() == Some(&id)) {
+                secret.group = Some(group.name.clone())
+            } else {
+                let why = Invalid::new("unknown-group", "is of a group that the file does not have", "add its row");
+                findings.refuse(format!("secrets: {}", shown(&secret.name)), why);
             }
         }
     }

@@ -286,14 +286,13 @@ impl Planner<'_> {
     }
 
     /// What a decision says to take from the command's environment.
-    fn from_env(&mut self, label: &str, name: &str) -> Option<Secret<String>> {
-        match (self.outside.env)(name) {
-            Some(value) => self.fit(label, value),
-            None => {
-                let suggestion = "set the variable that the decisions name";
-                self.ask(label.to_owned(), "not-set", "takes its value from a variable that is not set", suggestion);
-                None
-            }
+    fn value_of_variable(&mut self, label: &str, name: &str) -> Option<Secret<String>> {
+        if let Some(value) = (self.outside.env)(name) {
+            self.fit(label, value)
+        } else {
+            let suggestion = "set the variable that the decisions name";
+            self.ask(label.to_owned(), "not-set", "takes its value from a variable that is not set", suggestion);
+            None
         }
     }
 

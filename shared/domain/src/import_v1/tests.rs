@@ -56,7 +56,7 @@ fn check(file: Value, decisions: Value, existing: &Existing, does: &[&str], asks
     assert_eq!(asked, asks, "{shown}");
 }
 
-fn shop(changes: Value) -> Value {
+fn shop(changes: &Value) -> Value {
     let mut row = json!({"id": 1, "name": "shop", "image": "registry.example.com/shop", "version": "v1", "port": 8080,
         "containerPort": 80});
     for (column, value) in changes.as_object().unwrap() {
@@ -167,7 +167,7 @@ fn every_fault_is_told_at_once_at_its_path() {
 
 #[test]
 fn what_is_ignored_is_no_fault_and_what_is_not_there_cannot_be_ignored() {
-    let file = json!({"mails": [], "applications": [shop(json!({"note": 1})), {"name": "-"}]});
+    let file = json!({"mails": [], "applications": [shop(&json!({"note": 1})), {"name": "-"}]});
     let ignore = json!({"ignore": ["mails", "applications.note", "applications[1]"]});
     assert_eq!(faults(file.clone(), ignore.clone()), []);
     check(file, ignore, &one_host(), &["project v1", "application shop"], &[]);
@@ -269,25 +269,25 @@ fn an_application_is_registered_once_nothing_about_it_is_open() {
     let app = "application shop";
     let one = |row: Value| json!({"applications": [row]});
     let decided = |row: Value, decision: Value| (one(row), json!({"applications": {"shop": decision}}));
-    check(one(shop(json!({}))), json!({}), &one_host(), &does, &[]);
+    check(one(shop(&json!({}))), json!({}), &one_host(), &does, &[]);
 
-    check(one(shop(json!({"image": "shop"}))), json!({}), &one_host(), &[], &[(app, "no-host")]);
-    let (file, decisions) = decided(shop(json!({"image": "shop"})), json!({"image": "docker.io/library/shop"}));
+    check(one(shop(&json!({"image": "shop"}))), json!({}), &one_host(), &[], &[(app, "no-host")]);
+    let (file, decisions) = decided(shop(&json!({"image": "shop"})), json!({"image": "docker.io/library/shop"}));
     check(file, decisions, &one_host(), &does, &[]);
-    let mut of_the_hub = one(shop(json!({"image": "a/shop", "repositoryId": 1})));
+    let mut of_the_hub = one(shop(&json!({"image": "a/shop", "repositoryId": 1})));
     of_the_hub["repositories"] = json!([{"id": 1, "name": "hub", "registry": "https://index.docker.io/v1/"}]);
     check(of_the_hub, json!({}), &one_host(), &["project v1", "registry hub", app], &[]);
 
-    check(one(shop(json!({"version": "latest"}))), json!({}), &one_host(), &does, &[(app, "latest")]);
-    let (file, decisions) = decided(shop(json!({"version": "latest"})), json!({"version": "v1"}));
+    check(one(shop(&json!({"version": "latest"}))), json!({}), &one_host(), &does, &[(app, "latest")]);
+    let (file, decisions) = decided(shop(&json!({"version": "latest"})), json!({"version": "v1"}));
     check(file, decisions, &one_host(), &does, &[]);
 
     let two = Existing { hosts: vec![host("a"), host("b")], ..Existing::default() };
-    check(one(shop(json!({}))), json!({}), &two, &[], &[(app, "no-hosts")]);
-    check(one(shop(json!({}))), json!({"hosts": ["b"]}), &two, &does, &[]);
-    check(one(shop(json!({}))), json!({"hosts": ["c"]}), &two, &[], &[(app, "unknown-host")]);
+    check(one(shop(&json!({}))), json!({}), &two, &[], &[(app, "no-hosts")]);
+    check(one(shop(&json!({}))), json!({"hosts": ["b"]}), &two, &does, &[]);
+    check(one(shop(&json!({}))), json!({"hosts": ["c"]}), &two, &[], &[(app, "unknown-host")]);
 
-    let mut closed = one(shop(json!({})));
+    let mut closed = one(shop(&json!({})));
     closed["registries"] = json!([{"registry": "registry.example.com", "username": "ci"}]);
     let asks = [("registry registry.example.com", "no-password"), (app, "waits")];
     check(closed.clone(), json!({}), &one_host(), &[], &asks);
@@ -298,7 +298,7 @@ fn an_application_is_registered_once_nothing_about_it_is_open() {
 #[test]
 fn a_port_that_two_want_is_given_to_none() {
     let file = || {
-        json!({"applications": [shop(json!({})), shop(json!({"id": 2, "name": "mail"}))],
+        json!({"applications": [shop(&json!({})), shop(&json!({"id": 2, "name": "mail"}))],
         "env": [{"key": "A", "value": "x", "project": "mail"}]})
     };
     let conflicts = [
@@ -314,13 +314,13 @@ fn a_port_that_two_want_is_given_to_none() {
     check(file(), apart, &Existing { hosts: vec![host("a"), host("b")], ..Existing::default() }, &both, &[]);
     let mut other = shop_there("registry.example.com/other", 8080);
     other.applications[0].name = "other".to_owned();
-    let one = json!({"applications": [shop(json!({}))]});
+    let one = json!({"applications": [shop(&json!({}))]});
     check(one, json!({}), &other, &[], &[("application shop", "port-conflict")]);
 }
 
 #[test]
 fn what_is_there_is_never_overwritten() {
-    let app = || json!({"applications": [shop(json!({"env": {"A": "x"}}))]});
+    let app = || json!({"applications": [shop(&json!({"env": {"A": "x"}}))]});
     let name = "application shop";
     let with = |key: &str, value: &str, is_secret: bool, existing: Existing| {
         let variable = ExistingVariable {
@@ -343,7 +343,7 @@ fn what_is_there_is_never_overwritten() {
     check(app(), json!({}), &shop_there("registry.example.com/shop", 8081), &[], &differs);
     check(app(), json!({"applications": {"shop": "skip"}}), &shop_there("a.example.com/other", 1), &[], &[]);
 
-    let unprotected = json!({"applications": [shop(json!({"env": {"API_KEY": "x"}}))]});
+    let unprotected = json!({"applications": [shop(&json!({"env": {"API_KEY": "x"}}))]});
     let asks = [("variable application/shop.API_KEY", "differs")];
     check(unprotected, json!({}), &with("API_KEY", "x", false, there()), &[], &asks);
 
@@ -377,7 +377,7 @@ fn a_project_is_found_by_its_table_its_name_or_a_decision() {
     let decided = json!({"projects": {"5": "shop"}});
     check(file, decided, &one_host(), &["project shop", "variable project/shop.A"], &[]);
     // V2's queries take the application's id for the project's.
-    let file = json!({"applications": [shop(json!({}))], "env": [variable(json!(1))]});
+    let file = json!({"applications": [shop(&json!({}))], "env": [variable(json!(1))]});
     check(file, json!({}), &one_host(), &["project v1", "application shop", "variable application/shop.A"], &[]);
 }
 
@@ -549,7 +549,7 @@ fn done(plan: &Plan) -> Existing {
     for (index, step) in plan.steps.iter().enumerate() {
         match step {
             Step::Project { key, .. } => {
-                after.projects.push(ExistingProject { id: ProjectId(id(index)), key: key.clone() })
+                after.projects.push(ExistingProject { id: ProjectId(id(index)), key: key.clone() });
             }
             Step::Registry { name, server, auth } => {
                 let (auth_type, username) = match auth {

@@ -1,11 +1,14 @@
 //! Rows of all tables but the variables'.
 
-use super::*;
+use super::{
+    Application, Auth, ContainerName, Dump, FieldError, Group, ImageName, Invalid, Port, Project, Protocol, Registry,
+    RegistryServer, Row, Stored, V1Secret, Value, Version, plain_name, project_key, unwrapped, wrong_type,
+};
 
 impl Dump {
     pub(super) fn project(&mut self, row: &mut Row<'_>) {
         let id = row.text(&["id"]);
-        let name = row.required(&["name"], |text| plain_name(text));
+        let name = row.required(&["name"], plain_name);
         let written = row.parsed(&["key", "slug"], project_key);
         row.leave_out(&["description", "ownerId", "status"]);
         let Some(name) = name else { return };
@@ -78,7 +81,7 @@ impl Dump {
         let image_column = row.written(&["image"]);
         let image = row.required(&["image"], image_and_tag);
         let version = row.parsed(&["version", "tag"], Version::parse);
-        let ports = self.ports(row);
+        let ports = Self::ports(row);
         let registry = row.text(&["repositoryId", "registryId"]);
         let project = row.text(&["projectId", "project"]);
         let webhook_enabled = row.flag(&["webhookEnabled"]).unwrap_or(true);
@@ -105,7 +108,7 @@ impl Dump {
     }
 
     /// V1's one port, or V2's list.
-    fn ports(&self, row: &mut Row<'_>) -> Vec<Port> {
+    fn ports(row: &mut Row<'_>) -> Vec<Port> {
         let list = row.take(&["ports"]);
         let (host_column, container_column) = (row.written(&["port", "hostPort"]), row.written(&["containerPort"]));
         let host = row.parsed(&["port", "hostPort"], port_number);

@@ -1,6 +1,9 @@
 //! Variables: rows of their own table, and what applications carry themselves.
 
-use super::*;
+use super::{
+    ContainerName, Dump, Invalid, Row, RowId, Stored, Value, ValueType, Variable, VariableKey, VariableScope,
+    VariableValue, check_value, shown, unwrapped, wrong_type,
+};
 
 impl Dump {
     pub(super) fn variable(&mut self, row: &mut Row<'_>) {

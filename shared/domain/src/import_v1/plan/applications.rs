@@ -1,6 +1,9 @@
 //! Applications: V1 took any name, image and port from whoever knew the shared secret. Here they are registered, once.
 
-use super::*;
+use super::{
+    BTreeSet, Dump, Fate, HostName, ImageName, Planner, Port, RegistryServer, Step, application_label, registry_label,
+    variables,
+};
 use crate::import_v1::{
     decisions::ApplicationDecision,
     dump::{Application, port},

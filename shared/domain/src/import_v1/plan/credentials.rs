@@ -1,6 +1,6 @@
 //! Registries, and secrets with their groups.
 
-use super::*;
+use super::{Dump, Fate, PlannedAuth, Planner, Step, Stored, group_label, registry_label};
 use crate::import_v1::{
     decisions::{RegistryDecision, SecretDecision},
     dump::{Auth, Registry, V1Secret},
@@ -45,7 +45,7 @@ impl Planner<'_> {
 
     fn auth(&mut self, label: &str, decision: Option<&RegistryDecision>, auth: Auth) -> Option<PlannedAuth> {
         let mut password = |stored: Option<Stored>| match (decision, stored) {
-            (Some(RegistryDecision::PasswordFromEnv(name)), _) => self.from_env(label, name),
+            (Some(RegistryDecision::PasswordFromEnv(name)), _) => self.value_of_variable(label, name),
             (_, Some(stored)) => self.value(label, stored),
             (_, None) => {
                 let suggestion = "say in `registries` passwordFromEnv, or \"skip\"";
@@ -96,7 +96,7 @@ impl Planner<'_> {
             return Fate::There((group, name));
         }
         let value = match (from_env, secret.value.take()) {
-            (Some(variable), _) => self.from_env(&label, variable),
+            (Some(variable), _) => self.value_of_variable(&label, variable),
             (None, Some(stored)) => self.value(&label, stored),
             (None, None) => {
                 let suggestion =

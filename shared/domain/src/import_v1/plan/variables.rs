@@ -1,6 +1,9 @@
 //! Variables: each to where its row belongs, as what its value is.
 
-use super::*;
+use super::{
+    Decisions, Dump, Fate, Invalid, LeftOut, PlannedScope, PlannedValue, Planner, Secret, Step, Stored, VariableKey,
+    application_label, check_value, variable_label, variable_name,
+};
 use crate::import_v1::{
     credential,
     dump::{Variable, VariableScope, VariableValue, project_key as valid_key},
@@ -44,13 +47,12 @@ pub(in super::super) fn scope_of(dump: &Dump, decisions: &Decisions, scope: &Var
 impl Planner<'_> {
     pub(super) fn variables(&mut self, dump: &mut Dump) {
         for variable in std::mem::take(&mut dump.variables) {
-            match scope_of(dump, self.decisions, &variable.scope) {
-                Some(scope) => self.variable(scope, variable, dump),
-                None => {
-                    let message = "is of a project or application that the file does not have";
-                    let suggestion = "say in `projects` which project's key it gets, or ignore its row";
-                    self.ask(format!("variable {}", variable.label()), "unknown-project", message, suggestion);
-                }
+            if let Some(scope) = scope_of(dump, self.decisions, &variable.scope) {
+                self.variable(scope, variable, dump)
+            } else {
+                let message = "is of a project or application that the file does not have";
+                let suggestion = "say in `projects` which project's key it gets, or ignore its row";
+                self.ask(format!("variable {}", variable.label()), "unknown-project", message, suggestion);
             }
         }
     }
