@@ -285,7 +285,7 @@ impl Dump {
         for secret in &mut self.secrets {
             let Some(id) = secret.group.take() else { continue };
             if let Some(group) = self.groups.iter().find(|group| group.id.as_ref() == Some(&id)) {
-                secret.group = Some(group.name.clone())
+                secret.group = Some(group.name.clone());
             } else {
                 let why = Invalid::new("unknown-group", "is of a group that the file does not have", "add its row");
                 findings.refuse(format!("secrets: {}", shown(&secret.name)), why);

@@ -48,7 +48,7 @@ impl Planner<'_> {
     pub(super) fn variables(&mut self, dump: &mut Dump) {
         for variable in std::mem::take(&mut dump.variables) {
             if let Some(scope) = scope_of(dump, self.decisions, &variable.scope) {
-                self.variable(scope, variable, dump)
+                self.variable(scope, variable, dump);
             } else {
                 let message = "is of a project or application that the file does not have";
                 let suggestion = "say in `projects` which project's key it gets, or ignore its row";
