@@ -6,17 +6,16 @@
 mod document;
 mod invalid;
 mod refusal;
+mod store;
 
 use std::{borrow::Cow, time::Duration};
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
-use tidegate_aws::error::StoreError;
 use tidegate_domain::invalid::FieldError;
 
 pub(crate) use document::name_request;
 pub use invalid::reference_missing;
-use invalid::too_many_variables;
 
 /// Prefix of every `type`. It is an identifier and is never fetched; the rest, the slug, is stable and documented.
 pub const TYPE_BASE: &str = "https://tidegate.dev/problems/";
@@ -426,34 +425,5 @@ impl Problem {
     pub fn summary(&self) -> String {
         let faults: Vec<_> = self.errors.iter().map(|e| format!("{}: {}", e.field, e.invalid.code)).collect();
         if faults.is_empty() { self.slug.to_owned() } else { faults.join(", ") }
-    }
-}
-
-impl From<StoreError> for Problem {
-    /// The log gets the cause here, once; the caller learns what to do.
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Away { service, source } => {
-                tracing::error!(service, error = &*source as &dyn std::error::Error, "a service does not answer");
-                Self::away(&format!("A service that this needs ({service})"))
-            }
-            // Who insists on a revision is told 412 where that is known; all others lost a race, and may try again.
-            StoreError::Busy | StoreError::Conflict => Self::busy(),
-            StoreError::Missing => Self::not_found("What this address names"),
-            StoreError::ReferenceMissing { field } => Self::validation_failed(vec![reference_missing().at(field)]),
-            StoreError::InUse { by } => Self::in_use(by),
-            StoreError::NameTaken { field } => Self::name_taken(field),
-            StoreError::TooManyVariables => Self::validation_failed(vec![too_many_variables().at("variables")]),
-            StoreError::BadCursor => Self::bad_cursor(),
-            StoreError::KeyDisabled { key } => {
-                tracing::error!(key.alias = key, "the encryption key is disabled");
-                Self::key_disabled(&key)
-            }
-            StoreError::IdempotencyKeyReused => Self::idempotency_key_reused(),
-            StoreError::Corrupt { what, source } => {
-                tracing::error!(what, error = &*source as &dyn std::error::Error, "a stored thing cannot be read");
-                Self::internal()
-            }
-        }
     }
 }
