@@ -275,16 +275,27 @@ impl Store {
     pub(crate) async fn layered(&self, tenant: &TenantId, scope: Scope, variable: StoredVariable) -> Result<Layered> {
         let is_secret = variable.is_secret();
         let value = match variable.value {
-            StoredValue::Plain { text } => Written::Template(Secret::new(text)),
-            StoredValue::Secret { sealed } => {
-                let id = variable_place(scope, &variable.key);
-                let place = Place { kind: VARIABLE_PLACE, id: &id, version: variable.revision.0 };
-                Written::Template(self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await?)
+            StoredValue::Plain { ref text } => Written::Template(Secret::new(text.clone())),
+            StoredValue::Secret { ref sealed } => {
+                Written::Template(self.open_variable(tenant, scope, &variable, sealed).await?)
             }
             StoredValue::Reference { secret_id, .. } => Written::Reference(SecretReference::Id(secret_id)),
         };
         let (origin, value_type) = (scope.origin(), variable.value_type);
         Ok(Layered { origin, key: variable.key, value, value_type, is_secret })
+    }
+
+    /// `sealed` is the variable's own value.
+    pub(crate) async fn open_variable(
+        &self,
+        tenant: &TenantId,
+        scope: Scope,
+        variable: &StoredVariable,
+        sealed: &Sealed,
+    ) -> Result<Secret<String>> {
+        let id = variable_place(scope, &variable.key);
+        let place = Place { kind: VARIABLE_PLACE, id: &id, version: variable.revision.0 };
+        self.sealer.open_text(&self.table, tenant, Purpose::Secret, place, &sealed.0).await
     }
 }
 
