@@ -162,6 +162,12 @@ async fn who_asked_may_not_decide_where_somebody_else_has_to() {
     installation.decide(&olga, id, "approve", &json!({})).await.expect(403);
     installation.decide(&installation.admin_token, id, "approve", &json!({})).await.expect(202);
 
+    // A token is anybody's who has it, the owner included.
+    let id = ask(&installation, &application, "v2").await;
+    installation.decide(&olga, &id, "approve", &json!({})).await.expect(403);
+    installation.decide(&olga, &id, "reject", &json!({})).await.expect(403);
+    installation.decide(&installation.admin_token, &id, "approve", &json!({})).await.expect(202);
+
     // Without that rule the owner may.
     let application = installation.register(careful()).await;
     let path = format!("/api/v2/applications/{}/deployments", application.id);
@@ -400,4 +406,21 @@ async fn a_dry_run_says_what_would_wait_and_changes_nothing() {
     let listed = installation.get(&format!("deployments?applicationId={}", application.id)).await.expect(200);
     assert_eq!(listed["data"], json!([]));
     assert_eq!(installation.waiting().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_value_is_kept_as_it_was_written_whatever_json_makes_of_it() {
+    let installation = without_worker().await;
+    let parameters =
+        json!([{"name": "RATE", "type": "number", "approval": "always"}, {"name": "MORE", "type": "json"}]);
+    let application = installation.register(json!({ "parameters": parameters })).await;
+    let (id, token) = (application.id, &application.token);
+    let variables = r#"{"RATE": 1.50, "MORE": {"id": 12345678901234567890123, "rate": 1e2}}"#;
+    let body = format!(r#"{{"applicationId": {id}, "token": "{token}", "version": "v1", "variables": {variables}}}"#);
+    let url = format!("{}/webhook/deploy", installation.stack.url());
+    let request = installation.http.post(url).header("content-type", "application/json").body(body);
+    let asked = Answer::of(request.send().await.unwrap()).await.expect(202);
+    let path = format!("approvals/{}", asked["deploymentId"].as_str().unwrap());
+    let shown = installation.get(&path).await.expect(200)["variables"].clone();
+    assert_eq!(shown, json!({"RATE": "1.50", "MORE": r#"{"id": 12345678901234567890123, "rate": 1e2}"#}));
 }

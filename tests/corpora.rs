@@ -20,11 +20,21 @@ use tidegate_domain::{
 
 use crate::house;
 
+/// As Rust names it: `x86_64-unknown-linux-gnu`.
+fn host_platform() -> String {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let told = std::process::Command::new(rustc).arg("-vV").output().expect("what runs these tests has a compiler");
+    let told = String::from_utf8(told.stdout).expect("its description is a text");
+    told.lines().find_map(|line| line.strip_prefix("host: ")).expect("it names its host").to_owned()
+}
+
 /// The folders of a crate's sources, one for each version that is built.
 fn sources(package: &str) -> Vec<PathBuf> {
     static METADATA: LazyLock<Metadata> = LazyLock::new(|| {
         let mut command = MetadataCommand::new();
-        command.manifest_path(house::root().join("Cargo.toml")).other_options(["--offline".to_owned()]);
+        // Of this platform alone: what is only for others was never brought here.
+        let options = ["--offline", "--locked", "--filter-platform", &host_platform()].map(str::to_owned);
+        command.manifest_path(house::root().join("Cargo.toml")).other_options(options);
         command.exec().unwrap_or_else(|error| panic!("`cargo fetch` brings the sources: {error}"))
     });
     let found = METADATA.packages.iter().filter(|found| found.name.as_str() == package);

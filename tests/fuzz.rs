@@ -4,7 +4,7 @@ use aws_lc_rs::hmac;
 use proptest::{
     prelude::*,
     strategy::ValueTree as _,
-    test_runner::{Config, TestRunner},
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use serde_json::{Value, json};
 use tidegate_aws::random;
@@ -20,16 +20,30 @@ fn cases() -> usize {
     std::env::var("TIDEGATE_FUZZ_CASES").map_or(CASES, |text| text.parse().unwrap())
 }
 
-/// What `strategy` gives, so many times; the same in every run.
-fn samples<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>) -> Vec<T> {
-    let mut runner = TestRunner::new_with_rng(
-        Config::default(),
-        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
-    );
+/// Where samples begin: the same in every run, but another one where more cases are asked for than usual, or the one of this
+/// environment variable.
+const SEED: &str = "TIDEGATE_FUZZ_SEED";
+
+fn seed() -> u64 {
+    match std::env::var(SEED) {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) if cases() == CASES => 0,
+        Err(_) => u64::from_be_bytes(random::bytes()),
+    }
+}
+
+/// What `strategy` gives, so many times.
+pub(crate) fn samples<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>) -> Vec<T> {
+    let seed = seed();
+    println!("samples: {SEED}={seed}");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     (0..cases()).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
 }
 
-fn text() -> impl Strategy<Value = String> {
+pub(crate) fn text() -> impl Strategy<Value = String> {
     // Any characters, what parsers stumble over, and what is nearly right.
     prop_oneof![
         any::<String>(),

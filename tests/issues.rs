@@ -2,6 +2,7 @@
 
 mod decisions;
 mod delivery;
+mod fuzz;
 mod trouble;
 
 use std::fmt::Write as _;

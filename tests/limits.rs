@@ -7,13 +7,20 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tidegate_aws::clock;
+use tidegate_aws::{
+    clock,
+    store::{Store, StoreConfig},
+};
 use tidegate_domain::limit::{Limits, Network};
+use tidegate_local::provision;
+use tidegate_web::layer;
+use tidegate_webhook::WebhookState;
 
 use self::callers::{Callers, Round, Told, windows};
-use crate::support::{Installation, Setup};
+use crate::support::{Answer, Installation, Setup};
 
 const LIMITS: Limits = Limits { per_user: 3, per_ip: 5, total: 10 };
 /// Callers at a time.
@@ -193,4 +200,59 @@ async fn a_request_beyond_the_limits_asks_no_registry() {
     installation.deploy(&application, "v1").await.expect(429);
     assert_eq!(asked.load(Ordering::Relaxed), before);
     serving.abort();
+}
+
+/// Instances of the webhook function, which share nothing but the table.
+async fn instances(installation: &Installation, count: usize) -> Vec<(String, tokio::task::JoinHandle<()>)> {
+    let queues = installation.stack.queues();
+    let clients = installation.aws().clients();
+    let mut instances = Vec::new();
+    for _ in 0..count {
+        let config = StoreConfig {
+            table: provision::TABLE.to_owned(),
+            key: provision::KEY_ALIAS.to_owned(),
+            host_queue_prefix: queues.host_url_prefix.clone(),
+            intake_queue_url: None,
+        };
+        let state = WebhookState::new(Store::new(&clients, config), "http://127.0.0.1");
+        let router = layer::complete(tidegate_webhook::routes(state));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/webhook/deploy", listener.local_addr().unwrap());
+        instances.push((url, tokio::spawn(async move { axum::serve(listener, router).await.unwrap() })));
+    }
+    instances
+}
+
+#[tokio::test]
+async fn instances_that_share_only_the_table_accept_exactly_what_the_limits_allow() {
+    let callers = limited().await;
+    let installation = &callers.installation;
+    let instances = instances(installation, 10).await;
+    let mut all = 0;
+    for (applications, expected) in [(1, 3), (10, 10)] {
+        for _ in 0..ROUNDS {
+            windows(installation).await.clear().await;
+            let asked = (0..CALLERS).map(async |i| {
+                let application = &callers.applications[i % applications];
+                let body = json!({"applicationId": application.id, "token": application.token, "version": "v1"});
+                let (url, _) = &instances[(i / applications + i) % instances.len()];
+                Answer::of(installation.http.post(url).json(&body).send().await.unwrap()).await.status.as_u16()
+            });
+            let told = join_all(asked).await;
+            let count = |status| told.iter().filter(|told| **told == status).count();
+            assert_eq!(
+                (count(202), count(429)),
+                (expected, CALLERS - expected),
+                "{applications} applications: {told:?}"
+            );
+            all += told.len();
+        }
+    }
+    println!(
+        "figure: {all} requests to {} instances with {CALLERS} callers at a time: 0 beyond a limit, 0 refused that had a place, 0 left undecided",
+        instances.len()
+    );
+    for (_, serving) in &instances {
+        serving.abort();
+    }
 }

@@ -294,6 +294,22 @@ fn what_came_in_is_tried_one_by_one_and_what_is_given_up_is_told() {
 }
 
 #[test]
+fn what_a_function_logs_as_an_alarm_reaches_somebody() {
+    let stack = control_plane();
+    for (filter, log) in [("ProgressFilter", "ProgressLog"), ("ApprovalsFilter", "ApprovalsLog")] {
+        let filter = stack.resource(filter);
+        assert_eq!(filter["FilterPattern"], "{ $.alarm = * }");
+        assert_eq!(filter["LogGroupName"]["Ref"], log);
+        let counted = &filter["MetricTransformations"][0];
+        let alarm = stack.resource("NotWell");
+        for (of_filter, of_alarm) in [("MetricName", "MetricName"), ("MetricNamespace", "Namespace")] {
+            assert_eq!(counted[of_filter], alarm[of_alarm], "{log}");
+        }
+        assert_eq!(alarm["AlarmActions"][0]["Ref"], "Alarms");
+    }
+}
+
+#[test]
 fn the_sweep_runs_each_minute_and_what_fails_is_told() {
     let stack = control_plane();
     let function = stack.resource("Approvals");

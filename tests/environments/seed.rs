@@ -187,7 +187,7 @@ async fn the_variables_are_set_as_a_map() {
     assert_eq!(changed.body["name"], "Development");
 }
 
-/// "方式2: 单独管理EnvironmentVariable (细粒度)"
+/// Way 2 of the seed, key by key: "方式2".
 #[tokio::test]
 async fn the_variables_are_set_one_by_one() {
     let admin = with_project().await;

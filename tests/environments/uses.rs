@@ -173,7 +173,7 @@ async fn a_creation_that_is_cut_short_is_not_there_and_leaves_nothing() {
         let id = EnvironmentId(1_000 + polls as u64);
         let body = of_name(&format!("Cut {polls}"), references(1..=SECRETS));
         let stored = Stored::new(id.0, body, clock::now());
-        let made = cut_after(polls, store.create_environment(&tenant(), &stored, None, &event())).await;
+        let made = Box::pin(cut_after(polls, store.create_environment(&tenant(), &stored, None, &event()))).await;
         match store.environment(&tenant(), id).await {
             Ok(found) => assert_eq!(found.body.variables.len(), 100),
             Err(StoreError::Missing) => assert!(made.is_none()),
@@ -206,7 +206,8 @@ async fn a_replaced_set_that_is_cut_short_is_the_old_or_the_new_one() {
         let old = store.environment(&tenant(), id).await.unwrap();
         let next = usize::from(keys(&old.body.variables) == keys(&sets[0]));
         let body = old.body.clone().with_variables(sets[next].clone());
-        let made = cut_after(polls, store.replace_environment(&tenant(), &old, body, clock::now(), &event())).await;
+        let made =
+            Box::pin(cut_after(polls, store.replace_environment(&tenant(), &old, body, clock::now(), &event()))).await;
         let seen = keys(&store.environment(&tenant(), id).await.unwrap().body.variables);
         assert!(sets.iter().any(|set| keys(set) == seen), "{seen:?}");
         assert!(Counted::read(&admin).await.is_safe());

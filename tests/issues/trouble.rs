@@ -1,8 +1,11 @@
 //! GitHub away, limits, lost messages and lost answers: nothing is lost, and nothing is said twice.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -253,4 +256,23 @@ async fn a_new_webhook_secret_makes_no_second_request_of_what_is_being_done() {
     assert!(shop.said(refused).await.contains("`variables.email`"));
     let listed = shop.deployments().await;
     assert_eq!(listed.len(), 2, "{listed:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_asked_of_github_before_the_time_that_it_has_named() {
+    let shop = Shop::open().await;
+    shop.github.judge_by(|_| Fate::Answer(429, vec![("retry-after", "600".to_owned())], "Too many requests"));
+    let clients = shop.installation.aws().clients();
+    let put_off = async || {
+        let waiting = items(&clients).await.into_iter().filter(|item| item["pk"].as_s().unwrap() == "INTAKE");
+        waiting.filter_map(|item| item.get("notBefore")?.as_s().ok().cloned()).collect::<BTreeSet<_>>()
+    };
+    for n in 1..=5 {
+        let issue = shop.github.open_quietly("writer", &body(&format!("v{n}"), &[]), &["deploy"]);
+        let event = shop.github.issue_event(&issue, "opened", "writer");
+        delivery::deliver(&shop, &event, &delivery::Signed::by(&shop)).await.expect(202);
+        // Each until a time of its own, so that they do not come back all at once.
+        eventually("it is put off", async || (put_off().await.len() == n).then_some(())).await;
+    }
+    assert_eq!(shop.github.calls().len(), 1);
 }

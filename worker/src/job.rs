@@ -16,7 +16,7 @@ use tidegate_aws::{
 };
 use tidegate_domain::{
     assignment::{ErrorCode, LEASE, MAX_ATTEMPTS, Outcome, Progress, Running, Step, TargetError},
-    deployment::needs_an_alarm,
+    deployment::is_not_restored,
     id::{DeploymentId, Epoch},
     job::{Action, Job},
 };
@@ -79,7 +79,7 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
                     return true;
                 }
             };
-            let settled = !needs_an_alarm(&outcome);
+            let settled = !is_not_restored(&outcome);
             end(worker, assignment.deployment_id, epoch, attempts, outcome, &last).await;
             return settled;
         }
@@ -348,8 +348,9 @@ fn bad_assignment() -> TargetError {
 
 async fn running_now(worker: &Worker, assignment: &StoredAssignment) -> Running {
     match worker.host.standing(assignment.application_id, assignment.release).await {
-        Ok(Standing::Committed { runs: true, .. }) => Running::New,
-        Ok(Standing::OtherRuns) => Running::Previous,
+        Ok(Standing::Committed { runs: true, .. }) if assignment.action == Action::Deploy => Running::New,
+        // Any other order is about the release that was there before it.
+        Ok(Standing::Committed { runs: true, .. } | Standing::OtherRuns) => Running::Previous,
         Ok(Standing::Committed { runs: false, .. } | Standing::NothingRuns) => Running::None,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "what runs cannot be seen");

@@ -198,7 +198,7 @@ fn check_identity(old: &Application, new: &Application, state: &ApplicationState
             Invalid::new("read-only", "cannot be changed", "register the application anew in the other project");
         errors.push(fixed.at("projectId"));
     }
-    let in_use = !state.hosts.is_empty() || state.active.is_some() || !state.queued.is_empty();
+    let in_use = state.occupied().next().is_some() || state.active.is_some() || !state.queued.is_empty();
     if old.name != new.name && in_use {
         let fixed = Invalid::new(
             "read-only",

@@ -49,7 +49,7 @@ pub(crate) async fn deploy(
 ) -> Result<Response, Problem> {
     let key = key.of(&format!("user:{}", call.user()), &body.fingerprint);
     let application = find(&state, call.tenant(), &id).await?;
-    let asked = read(body.value);
+    let asked = read(body.with_written("variables").value);
     let request = request(&call, &application, &asked, key.as_ref(), None);
     decide(&state, &request).await
 }
@@ -62,7 +62,7 @@ pub(crate) async fn validate(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let application = find(&state, call.tenant(), &id).await?;
-    let asked = read(body.value);
+    let asked = read(body.with_written("variables").value);
     let checked = state.gate.check(&request(&call, &application, &asked, None, None)).await?;
     let Checked { reasons, .. } = checked.map_err(|reason| Problem::from(Refusal { reason, deployment: None }))?;
     let approval = serde_json::json!({"required": !reasons.is_empty(), "reasons": reasons});

@@ -407,14 +407,14 @@ async fn registered_of<P>(
 ) -> Result<Vec<HostName>, Problem> {
     let registered = state.store.hosts(call.tenant()).await?;
     let is_registered = |host: &&HostName| registered.iter().any(|known| known.name == **host);
-    Ok(current.hosts.keys().filter(is_registered).cloned().collect())
+    Ok(current.occupied().filter(is_registered).cloned().collect())
 }
 
 fn check_hosts(current: &ApplicationState, asked: &[HostName]) -> Result<(), Problem> {
     let unknown = |(index, host): (usize, &HostName)| {
         let why = if asked.iter().take(index).any(|other| other == host) {
             Invalid::new("duplicate", "is named twice", "name each host once")
-        } else if !current.hosts.contains_key(host) {
+        } else if current.release_on(host).is_none() {
             Invalid::new("unknown-host", "does not run the application", "name hosts of the application's status")
         } else {
             return None;

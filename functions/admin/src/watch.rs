@@ -40,7 +40,7 @@ impl Watch {
         let hosts = store.hosts(tenant).await?;
         let mut names = BTreeSet::new();
         for (application, state) in applications {
-            names.extend(state.hosts.keys().cloned());
+            names.extend(state.occupied().cloned());
             let taken_in = hosts.iter().filter(|host| application.hosts.takes_in(host.candidate()));
             names.extend(taken_in.map(|host| host.name.clone()));
         }

@@ -45,8 +45,7 @@ pub struct Pass {
     pub reencryption: Reencrypted,
 }
 
-/// One pass. What it found and did is logged, and given back; an error is the caller's to log. No part keeps another from
-/// being done.
+/// One pass. What it found and did is logged, and given back. No part keeps another from being done.
 ///
 /// # Errors
 /// If a part could not be done at all, so that the caller's alarms see it; one that got something done has not failed.
@@ -59,12 +58,17 @@ pub async fn sweep(store: &Store) -> Result<Pass, SweepError> {
         Box::pin(store.sweep_environments(now)),
         Box::pin(store.reencrypt(now, REENCRYPTION))
     );
+    let swept = logged(swept.map_err(SweepError::List));
+    let approvals = logged(approvals.map_err(SweepError::Approvals));
+    let sent_again = logged(sent_again.map_err(SweepError::Intake));
+    let environments = logged(environments.map_err(SweepError::Environments));
+    let reencryption = logged(reencryption.map_err(SweepError::Rotations));
     let pass = Pass {
-        swept: swept.map_err(SweepError::List)?,
-        approvals: approvals.map_err(SweepError::Approvals)?,
-        sent_again: sent_again.map_err(SweepError::Intake)?,
-        environments: environments.map_err(SweepError::Environments)?,
-        reencryption: reencryption.map_err(SweepError::Rotations)?,
+        swept: swept?,
+        approvals: approvals?,
+        sent_again: sent_again?,
+        environments: environments?,
+        reencryption: reencryption?,
     };
     let Swept { live, folded, launched, woken, unreachable, superseded, failed } = pass.swept;
     let TimedOut { timed_out, failed: undecided } = pass.approvals;
@@ -90,4 +94,11 @@ pub async fn sweep(store: &Store) -> Result<Pass, SweepError> {
         "swept"
     );
     if live > 0 && failed == live { Err(SweepError::All { live }) } else { Ok(pass) }
+}
+
+/// Of several parts that could not be done, the pass gives back the first one's error alone.
+fn logged<T>(part: Result<T, SweepError>) -> Result<T, SweepError> {
+    part.inspect_err(|error| {
+        tracing::error!(error = error as &dyn std::error::Error, "a part of the sweep could not be done");
+    })
 }

@@ -18,6 +18,7 @@ use tidegate_aws::{
     clock,
     error::StoreError,
     intake::{Intake, IntakeMessage},
+    random,
     store::Store,
 };
 use tidegate_gate::{Gate, Unreachable};
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(50);
 /// Between two tries where GitHub names no time: half of what has passed since the first one, within these.
 const SHORTEST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
+/// By so much at most what GitHub has put off is spread.
+const MOST_SPREAD: SignedDuration = SignedDuration::from_secs(30);
 /// Until another one that is at the same issue is probably done.
 const BUSY: SignedDuration = SignedDuration::from_secs(2);
 
@@ -140,11 +143,17 @@ impl Validation {
     }
 }
 
+/// What waits for the same time is not to come back all at once.
+fn spread(pause: SignedDuration) -> SignedDuration {
+    let most = (pause / 2).clamp(SignedDuration::ZERO, MOST_SPREAD);
+    most * i32::from(u16::from_be_bytes(random::bytes()) / 2) / i32::from(i16::MAX)
+}
+
 /// When to try again; none if that would change nothing.
 fn retry_at(trouble: &Trouble, intake: &Intake, now: Timestamp) -> Option<Timestamp> {
     let backoff = (now.duration_since(intake.created_at) / 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
     match trouble {
-        Trouble::Github(GithubError::RateLimited { until }) => Some(*until),
+        Trouble::Github(GithubError::RateLimited { until }) => Some(*until + spread(until.duration_since(now))),
         Trouble::Github(GithubError::Gone | GithubError::Refused { .. }) => None,
         // What a person can mend, mostly a credential, is tried again: nothing is lost meanwhile.
         Trouble::Github(

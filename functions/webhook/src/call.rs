@@ -91,7 +91,7 @@ pub(crate) async fn deploy(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let JsonBody { value, fingerprint } = body;
+    let JsonBody { value, fingerprint, .. } = body.with_written("variables");
     let (mut call, body) = authenticate(&state, info, &headers, value).await?;
     call.key = key.of(&call.user, &fingerprint);
     let wait = status::wait_of(query.as_deref())?;
@@ -113,6 +113,7 @@ pub(crate) async fn validate(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, Problem> {
+    let body = body.with_written("variables");
     let (call, body) = authenticate(&state, info, &headers, body.value).await?;
     let asked = read(body);
     let checked = state.gate.check(&call.request(&asked)).await?;

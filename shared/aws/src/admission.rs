@@ -236,6 +236,7 @@ impl Store {
     ) -> Result<Draft> {
         let tenant = admission.tenant;
         let mut deployment = admission.deployment.clone();
+        deployment.adopts = admission.job.adopt;
         let (id, application) = (deployment.id, deployment.application_id);
         let was = match admission.origin {
             Origin::New => None,

@@ -36,6 +36,10 @@ pub struct ApplicationState {
     pub releases: Vec<Release>,
     /// What each host runs, as far as deployments have told.
     pub hosts: BTreeMap<HostName, HostRelease>,
+    /// Where something may run of which nobody knows: the release that was to be put there when its host was last heard of.
+    /// Only a host without an entry in `hosts` is among them.
+    #[serde(default)]
+    pub unclear: BTreeMap<HostName, DeploymentId>,
     /// Where nothing runs any more, and since when by the host's own clock.
     #[serde(default)]
     pub left: BTreeMap<HostName, Timestamp>,
@@ -79,6 +83,7 @@ impl Default for ApplicationState {
             latest: None,
             releases: Vec::new(),
             hosts: BTreeMap::new(),
+            unclear: BTreeMap::new(),
             left: BTreeMap::new(),
             token_last_used_at: None,
         }
@@ -99,10 +104,26 @@ impl ApplicationState {
         if strays { Some(last) } else { self.releases.get(1) }
     }
 
+    /// Every host on which there is something of the application, or may be.
+    pub fn occupied(&self) -> impl Iterator<Item = &HostName> {
+        self.hosts.keys().chain(self.unclear.keys())
+    }
+
+    /// Whose configuration what is on a host has, or may have.
+    pub fn release_on(&self, host: &HostName) -> Option<DeploymentId> {
+        self.hosts.get(host).map(|host| host.runs.release).or_else(|| self.unclear.get(host).copied())
+    }
+
+    /// Every release that is on a host, or may be.
+    pub fn placed(&self) -> impl Iterator<Item = DeploymentId> {
+        self.hosts.values().map(|host| host.runs.release).chain(self.unclear.values().copied())
+    }
+
     /// Writes into a deployment whose turn has come what its hosts run now, which is what they go back to.
     pub(crate) fn tell_what_runs(&self, deployment: &mut Deployment) {
         for target in &mut deployment.targets {
             target.previous = self.hosts.get(&target.host).map(|host| host.runs.clone());
+            target.unclear = self.unclear.contains_key(&target.host);
         }
     }
 
@@ -158,6 +179,8 @@ impl ApplicationState {
                 }
             }
         }
+        // Nobody can go back to what was never known to run.
+        unneeded.extend(self.unclear.values().copied());
         unneeded.sort();
         unneeded.dedup();
         unneeded.retain(|id| !next.needs_snapshot(*id));
@@ -168,7 +191,7 @@ impl ApplicationState {
         self.active == Some(id)
             || self.queued.contains(&id)
             || self.releases.iter().any(|release| release.deployment_id == id)
-            || self.hosts.values().any(|host| host.runs.release == id)
+            || self.placed().any(|release| release == id)
     }
 
     fn remember(&mut self, host: &HostName, deployment: &Deployment, now: Timestamp) {
@@ -197,26 +220,44 @@ impl ApplicationState {
             | TargetState::Skipped
             | TargetState::Cancelled => return,
         };
+        // Of other orders "new" says nothing: they act on the release that was there already.
+        let done = target.state == TargetState::Succeeded;
         match (deployment.action, running) {
-            (Action::Deploy, Running::New) => {
-                if let Some(runs) = deployed() {
+            (Action::Deploy, Running::New) => match deployed() {
+                Some(runs) => {
                     self.hosts.insert(host.clone(), HostRelease { runs, stopped: false, at });
                 }
-            }
+                None if !self.hosts.contains_key(host) => {
+                    self.unclear.insert(host.clone(), deployment.id);
+                }
+                None => {}
+            },
             // What was there and is stopped now, or is gone, is still what should be there.
             (Action::Deploy, Running::None) if target.previous.is_some() => {}
-            (Action::Deploy, Running::None) | (Action::Remove, Running::New) => {
+            (Action::Deploy, Running::None) => {
                 self.hosts.remove(host);
             }
-            (Action::Stop, Running::New) => self.mark(host, true),
-            (Action::Start | Action::Restart, Running::New) => self.mark(host, false),
+            // It may have been put there: nobody knows, and that has to be remembered.
+            (Action::Deploy, Running::Mixed) if !self.hosts.contains_key(host) => {
+                self.unclear.insert(host.clone(), deployment.id);
+            }
+            (Action::Remove, _) if done => {
+                self.hosts.remove(host);
+                self.unclear.remove(host);
+            }
+            (Action::Stop, _) if done => self.mark(host, true),
+            (Action::Start | Action::Restart, _) if done => self.mark(host, false),
             // It is there as it was, or nobody knows.
-            (_, Running::Previous | Running::Mixed)
-            | (Action::Stop | Action::Start | Action::Restart | Action::Remove, Running::None) => {}
+            (Action::Deploy, Running::Previous | Running::Mixed)
+            | (Action::Stop | Action::Start | Action::Restart | Action::Remove, _) => {}
         }
         match self.hosts.get_mut(host) {
             Some(known) => {
                 known.at = at;
+                self.left.remove(host);
+                self.unclear.remove(host);
+            }
+            None if self.unclear.contains_key(host) => {
                 self.left.remove(host);
             }
             None => {

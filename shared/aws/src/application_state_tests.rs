@@ -47,6 +47,7 @@ fn deployment(n: u8, action: Action, on: u8, state: TargetState) -> Deployment {
         rollback_on_failure: true,
         environment: None,
         sources: None,
+        adopts: false,
         returns_to: None,
         carries_variables: false,
         retry_of: None,
@@ -139,10 +140,59 @@ fn what_a_host_runs_is_what_it_said_last() {
     check(Action::Restart, TargetState::Succeeded, Some((1, false)));
     check(Action::Remove, TargetState::Succeeded, None);
     check(Action::Remove, failed(Running::Previous), Some((1, false)));
+    // An order that was not carried out changes nothing, whatever its host says that runs.
+    for action in [Action::Stop, Action::Start, Action::Restart, Action::Remove] {
+        for running in [Running::New, Running::Previous, Running::Mixed, Running::None] {
+            check(action, failed(running), Some((1, false)));
+        }
+    }
 
     let (before, _) = released(ApplicationState::default(), 1);
     let nothing = deployment(1, Action::Deploy, 1, TargetState::Returned { running: Running::None });
     assert!(before.after(Some(&host(1)), &nothing, &[], at(2)).0.hosts.is_empty());
+}
+
+fn lost(n: u8, on: u8) -> Deployment {
+    let error = tidegate_domain::assignment::TargetError::new(
+        tidegate_domain::assignment::ErrorCode::Unreachable,
+        "went away",
+        "see whether it is up",
+    );
+    deployment(n, Action::Deploy, on, TargetState::Failed { error, running: Running::Mixed })
+}
+
+#[test]
+fn what_may_run_on_a_host_that_went_away_is_not_taken_for_nothing() {
+    let deployed = |n, state| deployment(n, Action::Deploy, 1, state);
+    let failed = |running| match lost(3, 1).targets.remove(0).state {
+        TargetState::Failed { error, .. } => TargetState::Failed { error, running },
+        other => other,
+    };
+    let (state, unneeded) = ApplicationState::default().after(Some(&host(1)), &lost(1, 1), &[Effect::Finish], at(1));
+    assert_eq!((&state.hosts, &state.left, unneeded), (&BTreeMap::new(), &BTreeMap::new(), vec![]));
+    assert_eq!(state.occupied().collect::<Vec<_>>(), [&host(1)]);
+    let mut next = deployed(2, TargetState::Waiting);
+    state.tell_what_runs(&mut next);
+    assert!(next.targets[0].previous.is_none() && next.targets[0].unclear);
+
+    // What fails there, or is done with what is there, finds nothing out.
+    for (action, end) in [
+        (Action::Deploy, failed(Running::Previous)),
+        (Action::Deploy, failed(Running::None)),
+        (Action::Remove, failed(Running::New)),
+        (Action::Stop, TargetState::Succeeded),
+    ] {
+        let (after, _) = state.after(Some(&host(1)), &deployment(2, action, 1, end), &[], at(2));
+        assert_eq!((&after.unclear, &after.left), (&state.unclear, &state.left));
+    }
+    // The sealed configuration is needed for as long as something may run with it.
+    let (known, unneeded) =
+        state.after(Some(&host(1)), &deployed(2, TargetState::Succeeded), &[release(2), Effect::Finish], at(2));
+    assert_eq!((known.unclear.len(), known.hosts[&host(1)].runs.release), (0, id(2)));
+    assert_eq!(unneeded, [id(1)]);
+    let removed = deployment(2, Action::Remove, 1, TargetState::Succeeded);
+    let (gone, _) = state.after(Some(&host(1)), &removed, &[], at(2));
+    assert_eq!((gone.occupied().count(), &gone.left), (0, &[(host(1), at(2))].into()));
 }
 
 #[test]

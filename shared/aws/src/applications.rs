@@ -174,7 +174,7 @@ impl Store {
         let mut by: Vec<String> = state.active.iter().chain(&state.queued).map(|d| format!("deployment {d}")).collect();
         // What was left on a machine that is registered no more can neither be seen nor removed.
         let registered: BTreeSet<_> = self.hosts(tenant).await?.into_iter().map(|host| host.name).collect();
-        by.extend(state.hosts.keys().filter(|h| registered.contains(*h)).map(|h| format!("container on host {h}")));
+        by.extend(state.occupied().filter(|h| registered.contains(*h)).map(|h| format!("container on host {h}")));
         if !self
             .table
             .all(&keys::variables(tenant, tidegate_domain::variable::Scope::Application(id)), "")
@@ -199,7 +199,7 @@ impl Store {
         more.extend(self.listener_writes(Part::Other, tenant, id, Some(&old.body.application), None)?);
         // The sealed configuration of what could be returned to.
         let kept = state.releases.iter().map(|release| release.deployment_id);
-        let kept: BTreeSet<_> = kept.chain(state.hosts.values().map(|host| host.runs.release)).collect();
+        let kept: BTreeSet<_> = kept.chain(state.placed()).collect();
         more.extend(kept.into_iter().map(|id| self.snapshot_removal(Part::Other, tenant, id)));
         self.delete_with(tenant, old, now, event, more).await
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_domain::{
     assignment::{Assignment, AssignmentState, Progress},
     id::{ApplicationId, DeploymentId, Epoch, HostName, TenantId},
-    job::Job,
+    job::{Action, Job},
 };
 use zeroize::Zeroizing;
 
@@ -26,6 +26,9 @@ pub struct StoredAssignment {
     pub deployment_id: DeploymentId,
     /// Whose container is to stand there afterwards: label `tidegate.deployment`.
     pub release: DeploymentId,
+    /// What is to be done: also told while the job cannot be opened.
+    #[serde(default)]
+    pub action: Action,
     pub application_id: ApplicationId,
     pub epoch: Epoch,
     /// The epoch it was written with, which the sealed job is bound to.
@@ -96,6 +99,7 @@ impl Store {
         let stored = StoredAssignment {
             deployment_id: job.deployment_id,
             release: job.release,
+            action: job.action,
             application_id: job.application_id,
             epoch: fresh.epoch,
             sealed_epoch: fresh.epoch,

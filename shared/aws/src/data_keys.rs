@@ -97,6 +97,9 @@ impl Rotation {
     }
 }
 
+/// Makes the answer to a request that started a rotation.
+pub type Answering = fn(&Rotation) -> FirstAnswer;
+
 impl Store {
     pub async fn rotation(&self, tenant: &TenantId) -> Result<Option<Rotation>> {
         self.table.read(&keys::rotation(tenant), "rotation").await
@@ -110,7 +113,7 @@ impl Store {
     pub async fn rotate_data_keys(
         &self,
         tenant: &TenantId,
-        replay: Option<(&IdempotencyKey, fn(&Rotation) -> FirstAnswer)>,
+        replay: Option<(&IdempotencyKey, Answering)>,
         now: Timestamp,
         event: &AuditEvent,
     ) -> Result<Started> {

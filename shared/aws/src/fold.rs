@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use tidegate_domain::{
     assignment::{AssignmentState, ErrorCode, TargetError},
-    deployment::{Deployment, Event, TargetState, needs_an_alarm},
+    deployment::{Deployment, Event, TargetState},
     id::{ApplicationId, HostName, TenantId},
 };
 
@@ -77,8 +77,10 @@ impl Store {
             let transition = self.transition(tenant, &stored, event, about, now).await?;
             return Ok(transition.deployment == begun || self.commit(tenant, transition).await?.is_some());
         };
+        // Asked before: afterwards nothing tells that it was on its way back.
+        let alarming = stored.deployment.needs_an_alarm(host, outcome);
         let folded = self.end_of_host(tenant, host, stored, assignment, event, now).await?;
-        if folded && needs_an_alarm(outcome) {
+        if folded && alarming {
             tracing::error!(deployment.id = %report.deployment_id, host.name = %host, alarm = "restore-failed",
                 "an old version could not be brought back");
         }

@@ -46,8 +46,7 @@ impl Store {
         hosts: &[HostName],
         deployment: &Deployment,
     ) -> Result<Option<Job>> {
-        let mut releases: Vec<_> =
-            hosts.iter().filter_map(|host| state.hosts.get(host)).map(|host| host.runs.release).collect();
+        let mut releases: Vec<_> = hosts.iter().filter_map(|host| state.release_on(host)).collect();
         releases.sort();
         releases.dedup();
         // The newest last: its health check is asked.

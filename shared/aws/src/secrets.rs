@@ -399,8 +399,8 @@ impl Store {
     /// Names and ids of a group's secrets, by name.
     pub async fn names_of_group(&self, tenant: &TenantId, group: SecretGroupId) -> Result<Vec<(String, SecretId)>> {
         let names = self.table.all(&keys::unique_names(tenant, &secrets_of(group)), "").await?;
-        let named = |item: &Item| Some((sort_key(item)?.to_owned(), SecretId(id_of(item)?)));
-        names.iter().map(|item| named(item).ok_or_else(|| StoreError::unreadable("name", "it names nothing"))).collect()
+        let pair = |item: &Item| Some((sort_key(item)?.to_owned(), SecretId(id_of(item)?)));
+        names.iter().map(|item| pair(item).ok_or_else(|| StoreError::unreadable("name", "it names nothing"))).collect()
     }
 
     /// Secrets whose reminder is before the time, by that time.

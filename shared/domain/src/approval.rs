@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::{
-    deployment::Trigger,
+    deployment::{Trigger, TriggerKind},
     id::HostName,
     image::Digest,
     invalid::Invalid,
@@ -203,7 +203,8 @@ fn canonical(value: &Value, text: &mut String) {
 pub struct ApprovalPolicy {
     /// No version is deployed without a decision. What was released before can be returned to, stopped and started.
     pub required: bool,
-    /// Nobody decides on what they asked for themselves.
+    /// Nobody decides on what they asked for themselves. Of a request that came through GitHub or with a token nobody can
+    /// tell whether it is the owner's: on those an administrator decides, who answers for being somebody else.
     pub require_other_approver: bool,
 }
 
@@ -228,6 +229,16 @@ impl ApprovalPolicy {
         if self.require_other_approver && trigger.requesters().any(|requester| requester == decider.name) {
             return Err("This application wants somebody else to decide than who asked.");
         }
+        let has_another_name = match trigger.kind {
+            TriggerKind::Webhook | TriggerKind::Issue => true,
+            TriggerKind::User | TriggerKind::Rollback | TriggerKind::Retry => false,
+        };
+        if self.require_other_approver && has_another_name && !decider.is_admin {
+            return Err(
+                "This application wants somebody else to decide than who asked. Through GitHub or with a token that \
+                may have been the owner: an administrator decides.",
+            );
+        }
         Ok(())
     }
 }
@@ -235,7 +246,6 @@ impl ApprovalPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deployment::TriggerKind;
 
     #[test]
     fn owners_and_administrators_decide_and_on_their_own_requests_only_if_they_may() {
@@ -247,14 +257,14 @@ mod tests {
             (free, "other", false, "ci", false),
             (free, "other", false, "other", false),
             (free, "root", true, "root", true),
-            (strict, "owner", false, "ci", true),
+            (strict, "owner", false, "other", true),
             (strict, "owner", false, "owner", false),
             (strict, "root", true, "root", false),
             (strict, "root", true, "owner", true),
             (strict, "other", false, "ci", false),
         ] {
             let by = |actor: &str, author: Option<&str>| Trigger {
-                kind: TriggerKind::Issue,
+                kind: TriggerKind::User,
                 source: None,
                 actor: actor.to_owned(),
                 author: author.map(str::to_owned),
@@ -263,6 +273,27 @@ mod tests {
             for trigger in [by(requester, None), by("labeller", Some(requester))] {
                 let decided = policy.permits(Decider { name, is_admin }, "owner", &trigger);
                 assert_eq!(decided.is_ok(), permitted, "{policy:?} {name} {is_admin} {trigger:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_nobody_can_tell_who_asked_the_owner_is_not_somebody_else() {
+        let strict = ApprovalPolicy { require_other_approver: true, ..ApprovalPolicy::default() };
+        for (kind, actor, by_owner) in [
+            (TriggerKind::Webhook, "application token", false),
+            (TriggerKind::Issue, "github:owner", false),
+            (TriggerKind::Issue, "github:other", false),
+            (TriggerKind::User, "other", true),
+            (TriggerKind::Retry, "other", true),
+            (TriggerKind::Rollback, "other", true),
+        ] {
+            let trigger = Trigger { kind, source: None, actor: actor.to_owned(), author: None };
+            for (name, is_admin, permitted) in [("owner", false, by_owner), ("root", true, true)] {
+                let decided = strict.permits(Decider { name, is_admin }, "owner", &trigger);
+                assert_eq!(decided.is_ok(), permitted, "{name} {trigger:?}");
+                let free = ApprovalPolicy::default().permits(Decider { name, is_admin }, "owner", &trigger);
+                assert!(free.is_ok(), "{name} {trigger:?}");
             }
         }
     }

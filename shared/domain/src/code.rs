@@ -172,7 +172,7 @@ pub const CODES: &[Code] = &[
     code(
         "frozen",
         409,
-        "Deployments of this application are stopped for now.",
+        "Set aside for deployments that are stopped for a time; nothing gives it yet.",
         "Wait until the freeze is over, or ask an administrator.",
     ),
     code(

@@ -58,6 +58,10 @@ pub struct Deployment {
     /// Of a rollback those of its release.
     #[serde(default)]
     pub sources: Option<Sources>,
+    /// Its hosts may replace a container that is not ours, which no later work order could bring back. Known on
+    /// admission.
+    #[serde(default)]
+    pub adopts: bool,
     /// Of a rollback: the deployment whose release it returns to.
     #[serde(default)]
     pub returns_to: Option<DeploymentId>,
@@ -226,8 +230,11 @@ pub struct Target {
     pub state: TargetState,
     /// Of the last assignment that the host has ended; the next one is higher.
     pub epoch: Epoch,
-    /// What the host ran when the deployment's turn came; none if nothing.
+    /// What the host ran when the deployment's turn came; none if nothing, or if it is not known.
     pub previous: Option<Runs>,
+    /// Without `previous`: an earlier deployment may have left something there, and nobody has heard since.
+    #[serde(default)]
+    pub unclear: bool,
     pub started_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
     pub progress: Progress,
@@ -250,6 +257,7 @@ impl Target {
             state: TargetState::Waiting,
             epoch: Epoch(0),
             previous: None,
+            unclear: false,
             started_at: None,
             completed_at: None,
             progress: Progress::default(),
@@ -368,6 +376,7 @@ impl Deployment {
             rollback_on_failure: application.rollout.rollback_on_failure,
             environment: None,
             sources: None,
+            adopts: false,
             returns_to: None,
             carries_variables: false,
             retry_of: None,
@@ -387,6 +396,13 @@ impl Deployment {
     pub fn assigned_at(&self, host: &HostName) -> Option<Timestamp> {
         let given = |entry: &&TimelineEntry| entry.event == ASSIGNED && entry.host.as_ref() == Some(host);
         self.timeline.iter().rfind(given).map(|entry| entry.at)
+    }
+
+    /// Whether an alarm is due should this host end its assignment so: what ran before is not back, neither by the host
+    /// itself nor by a way back that it was sent on.
+    pub fn needs_an_alarm(&self, host: &HostName, outcome: &Outcome) -> bool {
+        let returning = self.targets.iter().any(|t| t.host == *host && t.state == TargetState::Returning);
+        is_not_restored(outcome) || returning && matches!(outcome, Outcome::Failed { .. })
     }
 
     /// Whether no host has got anything to do yet.
@@ -423,8 +439,8 @@ impl Deployment {
     }
 }
 
-/// Whether an alarm is due: an old version could not be brought back.
-pub fn needs_an_alarm(outcome: &Outcome) -> bool {
+/// Whether an old version could not be brought back by its own host.
+pub fn is_not_restored(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Succeeded { .. } => false,
         Outcome::Failed { error, .. } => error.code == ErrorCode::RestoreFailed,

@@ -57,7 +57,7 @@ impl Gate {
             let mut overrides: Vec<_> =
                 of_request.chain(material.layers_of(&entry.key)).filter(|origin| *origin > entry.origin).collect();
             overrides.sort();
-            Previewed { overrides, entry }
+            Previewed { entry, overrides }
         };
         let variables = entries.into_iter().map(previewed).collect();
         Ok(Preview { environment: material.deployed_in(), variables, faults })

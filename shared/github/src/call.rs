@@ -77,6 +77,9 @@ impl Github {
         token: &Secret<String>,
         body: Option<&Value>,
     ) -> Result<Answer<T>, GithubError> {
+        if let Some(until) = self.limited.until((self.clock)()) {
+            return Err(GithubError::RateLimited { until });
+        }
         let away = |error: reqwest::Error| GithubError::Away { source: Box::new(error.without_url()) };
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
             .map_err(|_| GithubError::Denied { status: 401 })?;
@@ -99,7 +102,11 @@ impl Github {
             return Ok(Answer { body, has_next: has_next(&headers) });
         }
         let Refusal { message } = serde_json::from_slice(&bytes).unwrap_or(Refusal { message: String::new() });
-        Err(refusal(status, &headers, &message, (self.clock)()))
+        let refusal = refusal(status, &headers, &message, (self.clock)());
+        if let GithubError::RateLimited { until } = &refusal {
+            self.limited.note(*until);
+        }
+        Err(refusal)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The little of GitHub's REST API that issues need.
 //!
 //! Every call is one request with a time limit, follows no redirect, and gives an error that says what to do about it:
-//! wait until a time, try later, or give up. Nothing is tried again here; whoever calls has a queue for that.
+//! wait until a time, try later, or give up. Nothing is tried again here; whoever calls has a queue for that. Before a time
+//! that GitHub has named nothing is sent.
 
 pub mod auth;
 mod call;
@@ -12,7 +13,10 @@ pub mod issues;
 pub use auth::Auth;
 pub use error::GithubError;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::sync::Mutex;
@@ -31,6 +35,22 @@ pub struct Github {
     auth: Arc<Auth>,
     tokens: Arc<Mutex<Tokens>>,
     clock: fn() -> Timestamp,
+    limited: Limited,
+}
+
+/// Until when GitHub wants no more requests. Asking all the same would make it longer.
+#[derive(Clone, Default)]
+struct Limited(Arc<std::sync::Mutex<Option<Timestamp>>>);
+
+impl Limited {
+    fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).filter(|until| *until > now)
+    }
+
+    fn note(&self, until: Timestamp) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = (*kept).max(Some(until));
+    }
 }
 
 impl std::fmt::Debug for Github {
@@ -64,6 +84,7 @@ impl Github {
             auth: Arc::new(auth),
             tokens: Arc::default(),
             clock,
+            limited: Limited::default(),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! JSON bodies: read within bounds, refused when ambiguous.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use axum::{
     body::Bytes,
@@ -12,7 +12,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use tidegate_aws::applications::sha256_hex;
 
 use crate::problem::Problem;
@@ -28,6 +28,30 @@ pub struct JsonBody {
     pub value: Value,
     /// SHA-256 over method, path and body, in hexadecimal: whether a repeated `Idempotency-Key` repeats the same request.
     pub fingerprint: String,
+    bytes: Bytes,
+}
+
+impl JsonBody {
+    fn of(bytes: Bytes, fingerprint: String) -> Result<Self, Problem> {
+        Ok(Self { value: parse(&bytes)?, fingerprint, bytes })
+    }
+
+    /// Puts in the place of all members of this object that are no text the text that they were written as. A parsed number
+    /// has lost how it was written: `1.50` and `1e6`, and all digits past the seventeenth.
+    #[must_use]
+    pub fn with_written(mut self, field: &str) -> Self {
+        if let Some(members) = self.value.get_mut(field).and_then(Value::as_object_mut) {
+            let whole: BTreeMap<String, &RawValue> = serde_json::from_slice(&self.bytes).unwrap_or_default();
+            let written = whole.get(field).and_then(|raw| serde_json::from_str(raw.get()).ok());
+            let written: BTreeMap<String, &RawValue> = written.unwrap_or_default();
+            for (name, value) in members.iter_mut().filter(|(_, value)| !value.is_string()) {
+                if let Some(raw) = written.get(name) {
+                    *value = Value::from(raw.get());
+                }
+            }
+        }
+        self
+    }
 }
 
 /// Values of a body are never printed.
@@ -43,7 +67,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         require_json(request.headers())?;
         let (fingerprint, bytes) = read(request).await?;
-        Ok(Self { value: parse(&bytes)?, fingerprint })
+        Self::of(bytes, fingerprint)
     }
 }
 
@@ -58,10 +82,10 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
         let json = require_json(request.headers());
         let (fingerprint, bytes) = read(request).await?;
         if bytes.is_empty() {
-            return Ok(Self(JsonBody { value: Value::Object(Map::new()), fingerprint }));
+            return Ok(Self(JsonBody { value: Value::Object(Map::new()), fingerprint, bytes }));
         }
         json?;
-        Ok(Self(JsonBody { value: parse(&bytes)?, fingerprint }))
+        JsonBody::of(bytes, fingerprint).map(Self)
     }
 }
 
@@ -202,6 +226,20 @@ mod tests {
         let of_size = |size: usize| format!("\"{}\"", "a".repeat(size - 2)).into_bytes();
         check(json, of_size(MAX_BODY_BYTES), StatusCode::OK).await;
         check(json, of_size(MAX_BODY_BYTES + 1), StatusCode::PAYLOAD_TOO_LARGE).await;
+    }
+
+    #[test]
+    fn members_are_kept_as_they_were_written() {
+        let sent = br#"{"n":1.50,"v":{"a":"1.50","b": 1.50 ,"c":12345678901234567890123,"d":{"x":1e2, "y":[]},
+            "\u0065":-0,"f":true,"g":null},"w":[1.50]}"#;
+        let body = JsonBody::of(Bytes::from_static(sent), String::new()).unwrap().with_written("v");
+        let expect = serde_json::json!({"n": 1.5, "w": [1.5], "v": {"a": "1.50", "b": "1.50",
+            "c": "12345678901234567890123", "d": r#"{"x":1e2, "y":[]}"#, "e": "-0", "f": "true", "g": "null"}});
+        assert_eq!(body.value, expect);
+        for other in [r#"{"v":[1.50]}"#, r#"{"v":1.50}"#, "[1.50]", "1.50", "{}"] {
+            let body = JsonBody::of(other.into(), String::new()).unwrap().with_written("v");
+            assert_eq!(body.value, serde_json::from_str::<Value>(other).unwrap(), "{other}");
+        }
     }
 
     #[tokio::test]

@@ -61,7 +61,7 @@ pub struct Return {
     pub host: HostName,
     /// Higher than that of the assignment by which the host was switched.
     pub epoch: Epoch,
-    /// What runs there afterwards; none: nothing ran there, and the container is removed.
+    /// What runs there afterwards; none: nothing ran there for certain, and the container is removed.
     pub to: Option<Runs>,
 }
 
@@ -242,15 +242,22 @@ impl Deployment {
 
     /// Whether hosts that were switched are to run again what they ran before.
     fn goes_back(&self) -> bool {
-        self.action == Action::Deploy
-            && self.rollback_on_failure
-            && self.targets.iter().any(|t| t.state == TargetState::Succeeded)
+        self.action == Action::Deploy && self.rollback_on_failure && self.targets.iter().any(|t| self.can_return(t))
+    }
+
+    /// It was switched, and it is known what was there before. Where that is not known, or may have been a container that
+    /// is not ours, a removal would leave nothing running: the new version stays.
+    fn can_return(&self, target: &Target) -> bool {
+        target.state == TargetState::Succeeded && (target.previous.is_some() || !target.unclear && !self.adopts)
     }
 
     fn send_back(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let width = self.width().min(RETURN_WIDTH);
         let mut hosts = Vec::new();
-        for target in self.targets.iter_mut().filter(|t| t.state == TargetState::Succeeded).take(width) {
+        let returning: Vec<_> =
+            self.targets.iter().enumerate().filter(|(_, t)| self.can_return(t)).map(|(n, _)| n).take(width).collect();
+        for n in returning {
+            let target = &mut self.targets[n];
             target.state = TargetState::Returning;
             hosts.push(Return { host: target.host.clone(), epoch: target.epoch.next(), to: target.previous.clone() });
         }
@@ -346,9 +353,13 @@ impl Target {
         let (state, pinned) = match outcome {
             Outcome::Succeeded { .. } if goes_back => (TargetState::Returned { running: before(self) }, None),
             Outcome::Succeeded { digest } => (TargetState::Succeeded, digest),
-            // What it is to go back from is what "previous" is to the host.
+            // What it is to go back from is what "previous" is to the host, and what it is to go back to is the order's "new".
             Outcome::Failed { error, running, .. } if goes_back => {
-                let running = if running == Running::Previous { Running::New } else { running };
+                let running = match running {
+                    Running::Previous => Running::New,
+                    Running::New => before(self),
+                    Running::Mixed | Running::None => running,
+                };
                 (TargetState::Failed { error, running }, None)
             }
             Outcome::Failed { error, switched: false, .. } if error.code == ErrorCode::Cancelled => {

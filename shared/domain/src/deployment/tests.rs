@@ -33,6 +33,7 @@ fn queued(hosts: usize, max_parallel: u32) -> Deployment {
         rollback_on_failure: false,
         environment: None,
         sources: None,
+        adopts: false,
         returns_to: None,
         carries_variables: false,
         retry_of: None,
@@ -217,6 +218,43 @@ fn a_way_back_that_fails_is_told_and_does_not_stop_the_others() {
 }
 
 #[test]
+fn what_runs_after_a_way_back_that_failed_is_told_as_the_deployment_sees_it() {
+    for (told, running) in [
+        (Running::Previous, Running::New),
+        (Running::New, Running::Previous),
+        (Running::None, Running::None),
+        (Running::Mixed, Running::Mixed),
+    ] {
+        let fails = finished(1, failed(true, Running::Previous));
+        let events = vec![Event::Activated, finished(0, succeeded()), fails, finished_at(0, 3, failed(true, told))];
+        let (deployment, _) = run(with_former(2, 1), events);
+        let TargetState::Failed { running: seen, .. } = deployment.targets[0].state else { panic!("{deployment:?}") };
+        assert_eq!(seen, running, "{told:?}");
+    }
+}
+
+#[test]
+fn an_alarm_is_due_where_what_ran_before_is_not_back() {
+    let not_restored = Outcome::Failed {
+        error: TargetError::new(ErrorCode::RestoreFailed, "", ""),
+        switched: true,
+        running: Running::Mixed,
+    };
+    let (there, _) = run(with_former(2, 1), vec![Event::Activated]);
+    let (back, _) = run(there.clone(), vec![finished(0, succeeded()), finished(1, failed(true, Running::Previous))]);
+    assert_eq!(back.targets[0].state, TargetState::Returning);
+    let of = |deployment: &Deployment, outcome: &Outcome| deployment.needs_an_alarm(&host(0), outcome);
+    for (outcome, on_the_way_there, on_the_way_back) in [
+        (succeeded(), false, false),
+        (failed(true, Running::Previous), false, true),
+        (failed(false, Running::Mixed), false, true),
+        (not_restored, true, true),
+    ] {
+        assert_eq!((of(&there, &outcome), of(&back, &outcome)), (on_the_way_there, on_the_way_back), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_host_that_ran_nothing_before_goes_back_to_nothing() {
     let mut deployment = with_former(2, 1);
     deployment.targets[0].previous = None;
@@ -227,6 +265,27 @@ fn a_host_that_ran_nothing_before_goes_back_to_nothing() {
     assert_eq!(deployment.targets[0].state, TargetState::Returned { running: Running::None });
     // Every host is as it was.
     assert_eq!(deployment.status, Status::RolledBack);
+}
+
+#[test]
+fn nothing_is_removed_from_a_host_where_something_may_have_run_before() {
+    let check = |change: fn(&mut Deployment)| {
+        let mut deployment = with_former(3, 1);
+        deployment.targets[0].previous = None;
+        change(&mut deployment);
+        let fails = finished(2, failed(true, Running::Previous));
+        let events = vec![Event::Activated, finished(0, succeeded()), finished(1, succeeded()), fails];
+        let (deployment, effects) = run(deployment, events);
+        let returns: Vec<_> = effects.iter().filter(|effect| matches!(effect, Effect::Return { .. })).collect();
+        assert_eq!(returns, [&Effect::Return { hosts: vec![back(1, Some(former()))] }]);
+        let (deployment, _) = run(deployment, vec![finished_at(1, 3, succeeded())]);
+        assert_eq!(deployment.targets[0].state, TargetState::Succeeded);
+        assert_eq!(deployment.status, Status::Failed { running: Running::Mixed });
+    };
+    // Nobody knows what an earlier deployment has left there.
+    check(|deployment| deployment.targets[0].unclear = true);
+    // What was there may have been started by hand, and is gone.
+    check(|deployment| deployment.adopts = true);
 }
 
 #[test]

@@ -20,19 +20,16 @@ impl Command {
     /// is more than one, since nobody can tell then which is meant.
     pub fn of(comment: &str) -> Option<Self> {
         let mut found = None;
-        let mut fence: Option<&str> = None;
+        let mut fence: Option<Fence> = None;
         let mut is_hidden = false;
         for line in comment.lines() {
-            let start = line.trim_start();
-            let marks = ["```", "~~~"].into_iter().find(|marks| start.starts_with(marks));
             if is_hidden {
                 is_hidden = !line.contains("-->");
                 continue;
             }
-            match (fence, marks) {
-                (Some(open), Some(marks)) if open == marks => fence = None,
-                (None, Some(marks)) => fence = Some(marks),
-                (Some(_), _) => {}
+            match (fence, Fence::opened_by(line)) {
+                (Some(open), _) => fence = Some(open).filter(|open| !open.is_closed_by(line)),
+                (None, Some(opened)) => fence = Some(opened),
                 (None, None) => {
                     if let Some((_, hidden)) = line.rsplit_once("<!--") {
                         is_hidden = !hidden.contains("-->");
@@ -61,6 +58,32 @@ impl Command {
             }
             _ => None,
         }
+    }
+}
+
+/// A code fence that is open: of which mark, and of how many.
+#[derive(Debug, Clone, Copy)]
+struct Fence {
+    mark: char,
+    count: usize,
+}
+
+impl Fence {
+    /// However far it is indented: in a list it may be, and what is taken for code by mistake decides nothing.
+    fn opened_by(line: &str) -> Option<Self> {
+        let line = line.trim_start();
+        let mark = line.chars().next().filter(|mark| matches!(mark, '`' | '~'))?;
+        let rest = line.trim_start_matches(mark);
+        let count = line.len() - rest.len();
+        // Marks that are closed in the same line are a code span.
+        (count >= 3 && !(mark == '`' && rest.contains('`'))).then_some(Self { mark, count })
+    }
+
+    /// By a line of the same mark alone, as many as opened it or more, indented by no more than three spaces.
+    fn is_closed_by(self, line: &str) -> bool {
+        let marks = line.trim_end().trim_start_matches(' ');
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        indent <= 3 && marks.len() >= self.count && marks.chars().all(|c| c == self.mark)
     }
 }
 
@@ -97,6 +120,13 @@ mod tests {
             ("```\n/approve 0123456789ab\n```", None),
             ("~~~\n```\n/approve 0123456789ab\n~~~", None),
             ("```\n/approve 0123456789ab", None),
+            ("````\n```\n/approve 0123456789ab\n```\n````", None),
+            ("```\n``` x\n/approve 0123456789ab\n```", None),
+            ("```\n    ```\n/approve 0123456789ab\n```", None),
+            ("```\n~~~\n/approve 0123456789ab\n```", None),
+            ("- as in\n    ```\n/approve 0123456789ab", None),
+            ("```x```\n/approve 0123456789ab", approve("0123456789ab")),
+            ("```sh\nls\n`````\n/approve 0123456789ab", approve("0123456789ab")),
             ("<!--\n/approve 0123456789ab\n-->", None),
             // Two of them.
             ("/approve 0123456789ab\n/reject no", None),

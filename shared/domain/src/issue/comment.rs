@@ -24,8 +24,9 @@ pub struct Comment {
     pub body: String,
 }
 
-/// GitHub takes 65,536 characters; far less is enough.
+/// So many of a list are told, and no more than GitHub takes with what stands around them: 65,536 characters in all.
 const MAX_FAULTS: usize = 100;
+const MAX_LIST_BYTES: usize = 60_000;
 /// Of one text of somebody else's.
 const MAX_WORDS: usize = 500;
 
@@ -55,14 +56,10 @@ impl Comment {
     pub fn rejection(id: &str, faults: &[FieldError]) -> Self {
         let mut text = "**Rejected.** Nothing was deployed. Mend these, and fill in the whole form again, in this issue or in a new one:\n\n"
                 .to_owned();
-        for fault in faults.iter().take(MAX_FAULTS) {
-            let invalid = &fault.invalid;
+        list(&mut text, faults, |FieldError { field, invalid }| {
             let (message, suggestion) = (escaped(&invalid.message), escaped(&invalid.suggestion));
-            let _ = writeln!(text, "- {} ({}): {message}. Hint: {suggestion}.", code(&fault.field), code(invalid.code));
-        }
-        if faults.len() > MAX_FAULTS {
-            let _ = writeln!(text, "- and {} more.", faults.len() - MAX_FAULTS);
-        }
+            format!("{} ({}): {message}. Hint: {suggestion}.", code(field), code(invalid.code))
+        });
         Self::new("result", id, &text)
     }
 
@@ -82,9 +79,7 @@ impl Comment {
             issue.repository.owner(),
             code(&deployment.application_name)
         );
-        for reason in approval.reasons.iter().take(MAX_FAULTS) {
-            let _ = writeln!(text, "- {}: {}", code(&reason.field), escaped(&reason.message));
-        }
+        list(&mut text, &approval.reasons, |reason| format!("{}: {}", code(&reason.field), escaped(&reason.message)));
         let _ = write!(
             text,
             "\nThe values can be seen in the console: {console_url}/approvals/{id}\n\n\
@@ -186,6 +181,18 @@ pub enum Undecided<'a> {
     Invalid(&'a [FieldError]),
     NothingWaits,
     TooLate,
+}
+
+/// One line for each, as many as there is room for; the rest is counted.
+fn list<T>(text: &mut String, items: &[T], line: impl Fn(&T) -> String) {
+    for (listed, item) in items.iter().enumerate() {
+        let line = line(item);
+        if listed == MAX_FAULTS || text.len() + line.len() > MAX_LIST_BYTES {
+            let _ = writeln!(text, "- and {} more.", items.len() - listed);
+            return;
+        }
+        let _ = writeln!(text, "- {line}");
+    }
 }
 
 fn verdict(decision: &Decision) -> String {

@@ -30,8 +30,9 @@ pub struct Accepted {
 
 /// The request's `variables` against what the application declares.
 ///
-/// A value may be written as text or as the JSON value it stands for (`true`, `30`); containers get the text. `null` is
-/// the text `null`, which only `string` and `json` take.
+/// A value may be written as text or as the JSON value it stands for (`true`, `30`); containers get the text. Who reads a
+/// body puts the text of what was written in the value's place, since a parsed number has lost it. `null` is the text
+/// `null`, which only `string` and `json` take.
 ///
 /// # Errors
 /// Every undeclared name, missing value and value of a wrong form, each at its field, up to [`MAX_FAULTS`].

@@ -44,6 +44,11 @@ fn a_rejection_names_every_fault_with_a_hint() {
     }
     let many: Vec<_> = (0..150).map(|n| fault(&format!("variables.V{n}"))).collect();
     assert!(Comment::rejection("id", &many).body.contains("- and 50 more."));
+    // Each character of these becomes three.
+    let long = |n: usize| Invalid::new("format-email", "-".repeat(900), "#".repeat(900)).at(format!("variables.V{n}"));
+    let body = Comment::rejection("id", &(0..100).map(long).collect::<Vec<_>>()).body;
+    assert!(body.chars().count() <= 65_536 && body.contains(" more."), "{}", body.chars().count());
+    assert!(is_marked(&body));
 }
 
 #[test]
