@@ -42,6 +42,9 @@ mod secret_versions;
 mod secrets;
 mod settings;
 pub mod sign_in;
+mod variable_files;
+mod variable_reveal;
+mod variable_scope;
 mod variables;
 mod watch;
 mod webhook_token;
@@ -126,6 +129,10 @@ pub fn router(state: AdminState) -> Router {
             "/environments/{id}/variables/{key}",
             get(environment_variables::show).put(environment_variables::set).delete(environment_variables::delete),
         )
+        .route("/environments/{id}/variables/{key}/reveal", post(variable_reveal::reveal_in_environment))
+        .route("/variables/import", post(variable_files::import))
+        .route("/variables/export", get(variable_files::export))
+        .route("/variables/{id}/reveal", post(variable_reveal::reveal))
         .route("/variables", get(variables::list).post(variables::create))
         .route("/variables/{id}", get(variables::show).put(variables::change).delete(variables::delete))
         .route("/applications", get(applications::list).post(applications::create))

@@ -1,4 +1,4 @@
-//! Variables of the scopes global, project and application.
+//! Variables of every scope.
 
 use axum::{
     Json,
@@ -14,17 +14,18 @@ use tidegate_aws::{
     variables::{StoredValue, StoredVariable},
 };
 use tidegate_domain::{
-    id::{ApplicationId, ProjectId, Revision, TenantId},
+    id::{ApplicationId, EnvironmentId, ProjectId, Revision, TenantId},
     invalid::Invalid,
     secret::{MASK, Secret},
     variable::{Scope, SecretReference, ValueType, VariableKey, check_written},
+    variable_id::VariableId,
 };
 use tidegate_web::{
     Problem,
     auth::{Read, Write},
     body::JsonBody,
     conditional::Conditions,
-    form::{Form, FromField, number_text},
+    form::{Form, number_text},
     page::{Page, PageQuery},
     problem::reference_missing,
 };
@@ -32,10 +33,11 @@ use tidegate_web::{
 use crate::{
     AdminState,
     call::{Call, Creation, Race, Stamps, answer_change, answer_creation, first_answer, missing, page, request_of},
-    projects::ProjectRef,
+    environments,
+    variable_scope::ScopeFields,
 };
 
-const WHAT: &str = "The variable";
+pub(crate) const WHAT: &str = "The variable";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,6 +45,7 @@ pub(crate) struct View {
     id: String,
     scope: &'static str,
     project_id: Option<ProjectId>,
+    env_id: Option<EnvironmentId>,
     application_id: Option<ApplicationId>,
     key: VariableKey,
     value: String,
@@ -54,10 +57,11 @@ pub(crate) struct View {
 }
 
 fn view(scope: Scope, variable: StoredVariable) -> View {
-    let (project_id, application_id) = match scope {
-        Scope::Global | Scope::Environment(_) => (None, None),
-        Scope::Project(id) => (Some(id), None),
-        Scope::Application(id) => (None, Some(id)),
+    let (project_id, env_id, application_id) = match scope {
+        Scope::Global => (None, None, None),
+        Scope::Project(id) => (Some(id), None, None),
+        Scope::Environment(id) => (None, Some(id), None),
+        Scope::Application(id) => (None, None, Some(id)),
     };
     let is_secret = variable.is_secret();
     let (value, secret_id) = match variable.value {
@@ -66,9 +70,10 @@ fn view(scope: Scope, variable: StoredVariable) -> View {
         StoredValue::Reference { written, secret_id } => (written, Some(secret_id.0)),
     };
     View {
-        id: id_of(scope, &variable.key),
+        id: VariableId::new(scope, &variable.key).to_string(),
         scope: scope.name(),
         project_id,
+        env_id,
         application_id,
         key: variable.key,
         value,
@@ -79,76 +84,8 @@ fn view(scope: Scope, variable: StoredVariable) -> View {
     }
 }
 
-/// `global.KEY`, `project-1.KEY`, `application-3.KEY`: scope and key are what a variable is known by.
-fn id_of(scope: Scope, key: &VariableKey) -> String {
-    match scope {
-        Scope::Global => format!("global.{key}"),
-        Scope::Project(id) => format!("project-{id}.{key}"),
-        Scope::Environment(id) => format!("{id}.{key}"),
-        Scope::Application(id) => format!("application-{id}.{key}"),
-    }
-}
-
-fn parse_id(text: &str) -> Result<(Scope, VariableKey), Problem> {
-    let parse = || {
-        let (scope, key) = text.split_once('.')?;
-        let scope = match scope.split_once('-') {
-            None if scope == "global" => Scope::Global,
-            Some(("project", id)) => Scope::Project(ProjectId(number_text(id).ok()?)),
-            Some(("application", id)) => Scope::Application(ApplicationId(number_text(id).ok()?)),
-            Some(_) | None => return None,
-        };
-        Some((scope, VariableKey::parse(key).ok()?))
-    };
-    parse().ok_or_else(|| Problem::not_found(WHAT))
-}
-
-/// A scope as a request names it: the word may be left out where an id says it.
-struct ScopeFields {
-    word: Option<String>,
-    project: Option<ProjectRef>,
-    application: Option<ApplicationId>,
-}
-
-impl ScopeFields {
-    fn read<N: FromField>(form: &mut Form, number: fn(N) -> Result<u64, Invalid>) -> Self {
-        let word = form.nullable("scope", None, |text: String| {
-            if matches!(text.as_str(), "global" | "project" | "application") {
-                return Ok(text);
-            }
-            Err(Invalid::new("unknown-value", "is not a scope", "use global, project or application"))
-        });
-        let project = form.nullable("projectId", None, Ok);
-        let application = form.nullable("applicationId", None, |n: N| number(n).map(ApplicationId));
-        let fields = Self { word, project, application };
-        fields.check(form);
-        fields
-    }
-
-    fn check(&self, form: &mut Form) {
-        let (project, application) = (self.project.is_some(), self.application.is_some());
-        let missing = || Invalid::new("missing", "is required by the scope", "send the id that the scope is of");
-        let surplus = || Invalid::new("not-of-scope", "does not go with the scope", "leave it out");
-        match self.word.as_deref() {
-            Some("project") if !project => form.refuse("projectId", missing()),
-            Some("application") if !application => form.refuse("applicationId", missing()),
-            _ => {}
-        }
-        if project && self.word.as_deref().is_some_and(|word| word != "project") {
-            form.refuse("projectId", surplus());
-        }
-        if application && (project || self.word.as_deref().is_some_and(|word| word != "application")) {
-            form.refuse("applicationId", surplus());
-        }
-    }
-
-    async fn resolve(self, store: &Store, tenant: &TenantId) -> Result<Scope, Problem> {
-        Ok(match (self.application, self.project) {
-            (Some(id), _) => Scope::Application(id),
-            (None, Some(project)) => Scope::Project(project.of_field(store, tenant).await?),
-            (None, None) => Scope::Global,
-        })
-    }
+pub(crate) fn path_id(text: &str) -> Result<VariableId, Problem> {
+    VariableId::parse(text).ok_or_else(|| Problem::not_found(WHAT))
 }
 
 /// A value as a request writes it, of its type, not stored yet.
@@ -256,7 +193,10 @@ pub(crate) async fn list(
     let scope = ScopeFields::read(&mut form, |text: String| number_text(&text));
     let asked = form.finish(|| Some(request_of(asked)))?;
     let scope = scope.resolve(&state.store, call.tenant()).await?;
-    Ok(page(state.store.list_variables(call.tenant(), scope, &asked).await?, |variable| view(scope, variable)))
+    Ok(page(
+        state.store.list_variables(call.tenant(), scope, &asked).await.map_err(missing(environments::WHAT))?,
+        |variable| view(scope, variable),
+    ))
 }
 
 pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creation) -> Result<Response, Problem> {
@@ -270,9 +210,13 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
     let value = store_value(store, tenant, scope, &key, (given, Revision(1)), None).await?;
     let value = value.ok_or_else(Problem::internal)?;
     let variable = StoredVariable { key, value_type, value, revision: Revision(1), created_at: now, updated_at: now };
-    let event = creation.call.event("variable.created", format!("variable/{}", id_of(scope, &variable.key)));
+    let event = creation.call.event("variable.created", format!("variable/{}", VariableId::new(scope, &variable.key)));
     let answer = first_answer(&view(scope, variable.clone()));
-    let created = store.create_variable(tenant, scope, &variable, creation.replay(&answer), &event).await?;
+    let created = store.create_variable(tenant, scope, &variable, creation.replay(&answer), &event).await;
+    let created = created.map_err(|error| match error {
+        StoreError::Missing => StoreError::ReferenceMissing { field: "envId" },
+        other => other,
+    })?;
     Ok(answer_creation(&created, &answer))
 }
 
@@ -282,7 +226,7 @@ pub(crate) async fn show(
     conditions: Conditions,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let (scope, key) = parse_id(&id)?;
+    let VariableId { scope, key } = path_id(&id)?;
     let variable = state.store.variable(call.tenant(), scope, &key).await.map_err(missing(WHAT))?;
     Ok(conditions.answer(variable.revision, view(scope, variable)))
 }
@@ -294,7 +238,7 @@ pub(crate) async fn change(
     Path(id): Path<String>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let (scope, key) = parse_id(&id)?;
+    let VariableId { scope, key } = path_id(&id)?;
     let (store, tenant) = (&state.store, call.tenant());
     let mut race = Race::new(&conditions);
     loop {
@@ -329,6 +273,7 @@ fn take_fixed(form: &mut Form, view: &View) {
     form.fixed("id", &Value::from(view.id.as_str()));
     form.fixed("scope", &Value::from(view.scope));
     form.fixed("projectId", &Value::from(view.project_id.map(|id| id.0)));
+    form.fixed("envId", &Value::from(view.env_id.map(|id| id.to_string())));
     form.fixed("applicationId", &Value::from(view.application_id.map(|id| id.0)));
     form.fixed("key", &Value::from(view.key.as_str()));
     form.read_only(&["secretId", "revision", "createdAt", "updatedAt"]);
@@ -340,7 +285,7 @@ pub(crate) async fn delete(
     conditions: Conditions,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let (scope, key) = parse_id(&id)?;
+    let VariableId { scope, key } = path_id(&id)?;
     let mut race = Race::new(&conditions);
     loop {
         let old = state.store.variable(call.tenant(), scope, &key).await.map_err(missing(WHAT))?;

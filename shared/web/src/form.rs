@@ -94,6 +94,11 @@ impl Form {
         self.errors.push(why.at(path));
     }
 
+    /// Faults that a whole document in a field has, each with its own place.
+    pub fn refuse_all(&mut self, faults: Vec<FieldError>) {
+        self.errors.extend(faults);
+    }
+
     fn read<V: FromField, T>(
         &mut self,
         field: &str,
