@@ -324,6 +324,13 @@ impl<'a> Attempt<'a> {
         &mut self,
         prove: &mut Option<impl AsyncFnOnce(Duration) -> Result<(), NotProven>>,
     ) -> Result<(), End> {
+        // What is there already shows its image's check; of a new version the pull has told it.
+        if self.job.health_check.is_none()
+            && let Some(current) = &self.last.current
+        {
+            let seen = self.host.engine.inspect(&current.id).await.ok();
+            self.allow_for(seen.and_then(|seen| seen.image_check).as_ref());
+        }
         let limit = self.limits.of(&Step::ProveLease);
         let Some(prove) = prove.take() else {
             self.hold(Held::Proven);
