@@ -140,8 +140,16 @@ impl Attempt<'_> {
         if wanted == 0 || engine.has_image_of(self.job).await? || too_few().await?.is_none() {
             return Ok(());
         }
-        if let Err(error) = engine.prune_images(&self.job.image, 0, Some(self.job.application_id)).await {
-            trace::pruning_failed(self.job, &error);
+        let image = &self.job.image;
+        let application = Some(self.job.application_id);
+        for (keep, of_no_use) in [(self.host.policy.keep_images, None), (0, application)] {
+            let Some(free) = too_few().await? else { return Ok(()) };
+            if of_no_use.is_some() && free + engine.removable_bytes(image, keep, of_no_use).await? < wanted {
+                break;
+            }
+            if let Err(error) = engine.prune_images(image, keep, of_no_use).await {
+                trace::pruning_failed(self.job, &error);
+            }
         }
         match too_few().await? {
             Some(free) => Err(failure::disk_too_full(free, wanted).into()),
