@@ -21,6 +21,7 @@ mod observed;
 use tidegate_domain::id::{DeploymentId, Epoch, Sequence};
 
 use crate::docker::UnnamedVolumes;
+pub(crate) use observed::bakes;
 pub use observed::{Foreign, Observed, Previous, Seen, Whose, next_name};
 use observed::{adopted_name, failed_name, previous_name};
 
