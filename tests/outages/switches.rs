@@ -58,7 +58,7 @@ async fn whatever_becomes_of_a_workers_writes_the_deployment_succeeds() {
     ];
     let mut lane = Lane::open(&installation, "lane").await;
     let mut tried = 0;
-    for write in ["claim", "renew", "finish", "report"] {
+    for write in ["claim", "renew", "prove", "finish", "report"] {
         // Once, which a second try of the SDK mends; and as often as the SDK tries.
         for (often, (kind, fate)) in [1, 3].into_iter().flat_map(|often| kinds.map(|kind| (often, kind))) {
             let claims = Arc::new(AtomicUsize::new(0));

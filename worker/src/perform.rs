@@ -226,10 +226,11 @@ impl<'a> Attempt<'a> {
     }
 
     fn goal(&self) -> Goal {
-        let Job { release, sequence, bake_seconds, adopt, .. } = *self.job;
+        let Job { release, sequence, bake_seconds, adopt, stopped, .. } = *self.job;
         match self.job.action {
             Action::Deploy => {
-                Goal::Deploy(Deploy { release, sequence, epoch: self.epoch, bake: bake_seconds > 0, adopt })
+                let (epoch, bake) = (self.epoch, bake_seconds > 0);
+                Goal::Deploy(Deploy { release, sequence, epoch, bake, adopt, stopped })
             }
             Action::Stop => Goal::Stop { sequence },
             Action::Start => Goal::Start { sequence },
