@@ -1,7 +1,11 @@
 //! Deployments that are called off, or that lose their place to a later one.
 
 use serde_json::{Value, json};
-use tidegate_domain::id::DeploymentId;
+use tidegate_aws::clock;
+use tidegate_domain::{
+    assignment::{LEASE, Progress},
+    id::{DeploymentId, Epoch},
+};
 use tidegate_local::{demo_image::Mode, stack};
 
 use crate::{
@@ -47,6 +51,29 @@ async fn what_nobody_has_begun_is_called_off_at_once_and_the_next_has_its_turn()
     assert_eq!(open().await, Vec::<String>::new());
     let nobody = "0193f0a0-0000-7000-8000-000000000000";
     assert_eq!(installation.post(&format!("deployments/{nobody}/cancel"), &json!({})).await.status, 404);
+}
+
+#[tokio::test]
+async fn what_a_new_process_begins_again_can_be_called_off_until_its_switch() {
+    let installation = Installation::start_with(idle()).await;
+    let application = installation.register(json!({})).await;
+    let id = asked(&installation, &application, "v1").await;
+    let deployment = DeploymentId::parse(&id).unwrap();
+    let side = installation.side_of(&stack::host());
+    let claim = async |epoch, committed| {
+        let seen = side.assignments().await.unwrap().remove(0);
+        side.claim(&seen, Epoch(epoch), &Progress::default(), committed, clock::now()).await.unwrap().unwrap();
+    };
+    let cancelled = async || installation.post(&format!("deployments/{id}/cancel"), &json!({})).await.status;
+    claim(2, false).await;
+    let until = clock::now() + LEASE;
+    side.prove(deployment, Epoch(2), until, &Progress::default()).await.unwrap().unwrap();
+    assert_eq!(cancelled().await, 409);
+    // The next process finds that it was switched, or that it was not.
+    claim(3, true).await;
+    assert_eq!(cancelled().await, 409);
+    claim(4, false).await;
+    assert_eq!(cancelled().await, 202);
 }
 
 #[tokio::test]

@@ -214,7 +214,7 @@ async fn the_progress_function_folds_what_it_can_and_names_what_it_cannot() {
     // As the worker does it, but for the report.
     let assignment = side.assignments().await.unwrap().remove(0);
     let (now, progress) = (clock::now(), Progress::default());
-    side.claim(&assignment, Epoch(2), &progress, now).await.unwrap().unwrap();
+    side.claim(&assignment, Epoch(2), &progress, false, now).await.unwrap().unwrap();
     let digest = Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap();
     let outcome = Outcome::Succeeded { digest: Some(digest) };
     side.finish(assignment.deployment_id, Epoch(2), &outcome, &progress, now).await.unwrap().unwrap();

@@ -16,9 +16,10 @@ const WITHIN: Duration = Duration::from_secs(10);
 const LANES: usize = 3;
 
 /// Writes to AWS, and messages to it.
-const REPORTED: [(Point, &str); 4] = [
+const REPORTED: [(Point, &str); 5] = [
     (Point::Aws("claim"), "claim"),
     (Point::Aws("report"), "report of the claim"),
+    (Point::Aws("prove"), "proof of the lease"),
     (Point::Aws("finish"), "finish"),
     (Point::LastReport, "report of the end"),
 ];

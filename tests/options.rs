@@ -40,13 +40,23 @@ async fn release_with(
     mode: Mode,
     changes: &[&str],
 ) -> Value {
+    push_with(installation, application, version, mode, changes).await;
+    let id = installation.deploy(application, version).await.expect(202)["deploymentId"].clone();
+    installation.ended(application, id.as_str().unwrap()).await
+}
+
+async fn push_with(
+    installation: &Installation,
+    application: &Application,
+    version: &str,
+    mode: Mode,
+    changes: &[&str],
+) {
     let changes = changes.iter().map(|line| (*line).to_owned()).collect();
     let image = DemoImage { health_check: false, changes, ..DemoImage::new(version, mode) };
     let repository = application.image.split_once('/').unwrap().1;
     let (registry, login) = (installation.registry.addr(), installation.registry.login());
     image.push(&installation.docker, registry, repository, &login).await.unwrap();
-    let id = installation.deploy(application, version).await.expect(202)["deploymentId"].clone();
-    installation.ended(application, id.as_str().unwrap()).await
 }
 
 /// A variable that new containers of the application find in their environment.

@@ -8,7 +8,11 @@ use bollard::{
     query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder},
 };
 use serde_json::{Value, json};
-use tidegate_local::demo_image::{self, Mode};
+use tidegate_domain::assignment::MAX_ATTEMPTS;
+use tidegate_local::{
+    demo_image::{self, Mode},
+    stack,
+};
 
 use crate::support::{Application, Installation, Setup, eventually, own_worker::OwnWorker};
 
@@ -124,11 +128,11 @@ async fn a_new_version_that_somebody_removes_in_its_check_is_told_as_removed() {
 }
 
 /// v1 runs; v2 is in its bake time, and its worker was killed.
-async fn killed_in_the_bake_time(mode: Mode) -> (Installation, OwnWorker, Application, String) {
+async fn killed_in_the_bake_time(mode: Mode, seconds: u32) -> (Installation, OwnWorker, Application, String) {
     let installation = Installation::start_with(Setup { no_worker: true, ..Setup::default() }).await;
     let worker = OwnWorker::of(&installation);
     let process = worker.start();
-    let application = installation.register(json!({"rollout": {"bakeSeconds": 6}})).await;
+    let application = installation.register(json!({"rollout": {"bakeSeconds": seconds}})).await;
     let ended = installation.release(&application, "v1", Mode::Ok).await;
     assert_eq!(ended["status"], "succeeded", "{ended}\n{}", worker.log());
     installation.push(&application, "v2", mode).await;
@@ -150,7 +154,7 @@ fn steps(ended: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_worker_killed_in_a_bake_time_leaves_the_new_version_and_the_next_one_goes_on_with_it() {
-    let (installation, worker, application, id) = killed_in_the_bake_time(Mode::Ok).await;
+    let (installation, worker, application, id) = killed_in_the_bake_time(Mode::Ok, 6).await;
     assert_eq!(installation.visit(&application, "/").await.unwrap(), "version v2\n");
     let _process = worker.start();
     let ended = installation.ended(&application, &id).await;
@@ -163,12 +167,32 @@ async fn a_worker_killed_in_a_bake_time_leaves_the_new_version_and_the_next_one_
 
 #[tokio::test]
 async fn what_fails_in_a_bake_time_that_nobody_watched_goes_back_with_the_next_worker() {
-    let (installation, worker, application, id) = killed_in_the_bake_time(Mode::CrashLater).await;
+    let (installation, worker, application, id) = killed_in_the_bake_time(Mode::CrashLater, 6).await;
     eventually("the new version has ended", async || {
         let now = inspect(&installation, &application.container).await;
         (now.restart_count.unwrap_or(0) > 0).then_some(())
     })
     .await;
+    let _process = worker.start();
+    let ended = installation.ended(&application, &id).await;
+    assert_eq!(ended["status"], "rolled_back", "{ended}\n{}", worker.log());
+    assert!(ended["error"]["message"].as_str().unwrap().contains("in the bake time"), "{ended}");
+    assert_eq!(installation.visit(&application, "/").await.unwrap(), "version v1\n");
+    assert_eq!(installation.containers().await, std::slice::from_ref(&application.container));
+}
+
+#[tokio::test]
+async fn a_bake_time_is_watched_to_its_end_however_often_its_worker_was_killed() {
+    let (installation, worker, application, id) = killed_in_the_bake_time(Mode::Ok, 300).await;
+    let side = installation.side_of(&stack::host());
+    let attempts = async || side.assignments().await.unwrap()[0].attempts;
+    for attempt in 2..=MAX_ATTEMPTS {
+        let process = worker.start();
+        eventually("another process goes on", async || (attempts().await == attempt).then_some(())).await;
+        process.kill();
+    }
+    assert_eq!(runs(&installation, &application.container).await, Some(true));
+    installation.docker.kill_container(&application.container, None).await.unwrap();
     let _process = worker.start();
     let ended = installation.ended(&application, &id).await;
     assert_eq!(ended["status"], "rolled_back", "{ended}\n{}", worker.log());

@@ -130,6 +130,34 @@ async fn hosts_that_were_switched_go_back_when_a_later_one_fails() {
 }
 
 #[tokio::test]
+async fn what_a_person_had_stopped_is_stopped_after_the_way_back() {
+    let installation = Installation::start_with(Setup { no_worker: true, ..Setup::default() }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (allowed, mounted) = mount(folder.path());
+    let first = Member::join(&installation, "web-1", &allowed).await;
+    let second = Member::join(&installation, "web-2", "").await;
+    first.start();
+    second.start();
+    let application = register(&installation, &["web-1"], mounted).await;
+    let v1 = installation.release(&application, "v1", Mode::Ok).await;
+    let stopped = installation.operate(&application, "stop", &json!({})).await;
+    assert_eq!(stopped["status"], "succeeded", "{stopped}");
+    change_hosts(&installation, &application, json!({"names": ["web-1", "web-2"]})).await;
+    let v2 = installation.release(&application, "v2", Mode::Ok).await;
+    assert_eq!((&v2["status"], statuses(&v2)[0]), (&json!("rolled_back"), ("web-1", "rolled_back")), "{v2}");
+    assert_eq!(digest_on(&installation, &first, &application).await.as_deref(), v1["digest"].as_str());
+    let name = application.container.strip_prefix(&installation.prefix).unwrap();
+    let name = format!("{}{name}", first.prefix);
+    let state = installation.docker.inspect_container(&name, None).await.unwrap().state.unwrap();
+    assert_eq!((state.running, state.started_at.as_deref()), (Some(false), Some("0001-01-01T00:00:00Z")));
+    let shown = installation.status_of(&application).await;
+    assert_eq!(shown["state"], "stopped", "{shown}");
+    // Nothing of the release is lost: it can be started.
+    let started = installation.operate(&application, "start", &json!({})).await;
+    assert_eq!(started["status"], "succeeded", "{started}");
+}
+
+#[tokio::test]
 async fn a_first_rollout_that_fails_leaves_nothing_where_nothing_was() {
     let installation = Installation::start_with(Setup { no_worker: true, ..Setup::default() }).await;
     let folder = tempfile::tempdir().unwrap();

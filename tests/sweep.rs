@@ -59,7 +59,7 @@ async fn assigned(side: &HostSide) -> Vec<DeploymentId> {
 async fn claim(side: &HostSide, id: DeploymentId) {
     let assignments = side.assignments().await.unwrap();
     let assignment = assignments.iter().find(|assignment| assignment.deployment_id == id).unwrap();
-    side.claim(assignment, Epoch(2), &Progress::default(), clock::now()).await.unwrap().unwrap();
+    side.claim(assignment, Epoch(2), &Progress::default(), false, clock::now()).await.unwrap().unwrap();
 }
 
 async fn finish(side: &HostSide, id: DeploymentId) {

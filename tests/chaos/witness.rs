@@ -17,7 +17,6 @@ pub(super) struct Seen {
     pub host: String,
     pub deployment: String,
     pub sequence: u64,
-    pub epoch: u64,
 }
 
 pub(super) struct Witness {
@@ -67,8 +66,10 @@ impl Witness {
                 wrong.push(format!("after sequence {last} came {event:?}"));
             }
             *last = event.sequence.max(*last);
+            // Whichever process did it: one that takes over has another epoch. A way back to the same release has another
+            // sequence, that of the deployment which it takes back.
             if event.is_commit {
-                *commits.entry((&event.deployment, &event.host, event.epoch)).or_default() += 1;
+                *commits.entry((&event.deployment, &event.host, event.sequence)).or_default() += 1;
             }
         }
         for (switched, times) in commits.iter().filter(|(_, times)| **times > 1) {
@@ -95,6 +96,5 @@ fn read(action: Option<&str>, labels: &HashMap<String, String>) -> Option<Seen> 
         host: labels.get("tidegate.host")?.clone(),
         deployment: labels.get("tidegate.deployment")?.clone(),
         sequence: number("tidegate.sequence")?,
-        epoch: number("tidegate.epoch")?,
     })
 }

@@ -1,10 +1,13 @@
 //! How it is found out whether a new version works.
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
-use tidegate_local::demo_image::Mode;
+use tidegate_aws::clock;
+use tidegate_domain::assignment::AssignmentState;
+use tidegate_local::{demo_image::Mode, stack};
 
-use super::{change, inspect, release_with, set};
-use crate::support::{Application, Installation};
+use super::{change, inspect, push_with, release_with, set};
+use crate::support::{Application, Installation, Setup, eventually, own_worker::OwnWorker};
 
 /// v1 runs, and was found healthy by the check.
 async fn with_v1(check: Value) -> (Installation, Application) {
@@ -92,6 +95,28 @@ async fn an_images_own_check_is_asked_at_once_however_long_its_interval() {
     let ended = release_with(&installation, &application, "v2", Mode::Unhealthy, &often).await;
     refused(&installation, &application, &ended, "unhealthy", "health check does not pass").await;
     assert!(ended["error"]["suggestion"].as_str().unwrap().contains("HEALTHCHECK"), "{ended}");
+}
+
+#[tokio::test]
+async fn the_lease_of_a_switch_lasts_as_long_as_the_images_own_check_may_take() {
+    let installation = Installation::start_with(Setup { no_worker: true, ..Setup::default() }).await;
+    let worker = OwnWorker::of(&installation);
+    let _process = worker.start();
+    let application = installation.register(json!({ "healthCheck": null })).await;
+    let late = ["HEALTHCHECK --start-period=20m --interval=30s --timeout=5s CMD [\"/app\", \"probe\"]"];
+    push_with(&installation, &application, "v1", Mode::Unhealthy, &late).await;
+    installation.deploy(&application, "v1").await.expect(202);
+    let side = installation.side_of(&stack::host());
+    let until = eventually("the switch is proven", async || {
+        let assignment = side.assignments().await.unwrap().remove(0);
+        match assignment.state {
+            AssignmentState::Running { lease_until } if assignment.switching => Some(lease_until),
+            AssignmentState::Queued | AssignmentState::Running { .. } | AssignmentState::Finished { .. } => None,
+        }
+    })
+    .await;
+    let left = until.duration_since(clock::now());
+    assert!(left > SignedDuration::from_mins(20), "{left}");
 }
 
 #[tokio::test]

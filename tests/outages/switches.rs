@@ -58,12 +58,14 @@ async fn whatever_becomes_of_a_workers_writes_the_deployment_succeeds() {
     ];
     let mut lane = Lane::open(&installation, "lane").await;
     let mut tried = 0;
-    for write in ["claim", "renew", "finish", "report"] {
+    for write in ["claim", "renew", "prove", "finish", "report"] {
         // Once, which a second try of the SDK mends; and as often as the SDK tries.
         for (often, (kind, fate)) in [1, 3].into_iter().flat_map(|often| kinds.map(|kind| (often, kind))) {
+            let claims = Arc::new(AtomicUsize::new(0));
             let disturb = |member: &Member| {
-                let mut left = often;
+                let (mut left, claims) = (often, Arc::clone(&claims));
                 member.aws.judge_by(move |call| {
+                    claims.fetch_add(usize::from(call.of_a_worker() == Some("claim")), Ordering::SeqCst);
                     if call.of_a_worker() != Some(write) || left == 0 {
                         return Fate::Pass;
                     }
@@ -74,9 +76,15 @@ async fn whatever_becomes_of_a_workers_writes_the_deployment_succeeds() {
             let (ended, wrong) = lane.come_through(Case::Over, disturb, async |_, _, _| {}).await;
             assert_eq!(ended["status"], "succeeded", "{write}, {kind} {often} times: {ended}\n{}", lane.member.log());
             assert!(wrong.is_empty(), "{write}, {kind} {often} times: {wrong:?}");
+            if often == 1 {
+                // What its own first try has written is no other process's: it does not begin a second time.
+                let tries = 1 + usize::from(write == "claim");
+                assert_eq!(claims.load(Ordering::SeqCst), tries, "{write}, {kind}: {}", lane.member.log());
+            }
             tried += 1;
         }
     }
+    assert!(!lane.member.log().contains("ended without the lease"), "{}", lane.member.log());
     println!(
         "figure: {tried} deployments, in each of which a worker's write failed or its answer was lost: all succeeded"
     );

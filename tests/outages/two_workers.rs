@@ -75,7 +75,9 @@ async fn of_two_claims_the_later_counts() {
     let [one, other] = [(); 2].map(|()| installation.side_of(&stack::host()));
     let seen = one.assignments().await.unwrap().remove(0);
     let (progress, now) = (Progress::default(), clock::now());
-    let claim = async |side: &HostSide, seen, epoch| side.claim(seen, Epoch(epoch), &progress, now).await.unwrap();
+    let claim = async |side: &HostSide, seen, epoch| {
+        side.claim(seen, Epoch(epoch), &progress, true, clock::now()).await.unwrap()
+    };
     assert!(claim(&one, &seen, 2).await.is_ok());
     assert!(claim(&other, &seen, 2).await.is_err(), "it has seen less than is true");
     let seen = other.assignments().await.unwrap().remove(0);

@@ -30,7 +30,7 @@ impl AwsCall {
         self.operation == operation
     }
 
-    /// What a worker's write says of its assignment: `claim`, `renew`, `finish`, `hand back`; a message to the reports is
+    /// What a worker's write says of its assignment: `claim`, `renew`, `prove`, `finish`, `hand back`; a message to the reports is
     /// `report`.
     pub(crate) fn of_a_worker(&self) -> Option<&'static str> {
         let change = self.body["UpdateExpression"].as_str().unwrap_or_default();
@@ -39,6 +39,7 @@ impl AwsCall {
             "UpdateItem" if change.contains("#status = :running") => Some("claim"),
             "UpdateItem" if change.contains("#status = :finished") => Some("finish"),
             "UpdateItem" if change.contains("#status = :queued") => Some("hand back"),
+            "UpdateItem" if change.contains("switching = :yes") => Some("prove"),
             "UpdateItem" if change.contains("leaseUntil") => Some("renew"),
             _ => None,
         }

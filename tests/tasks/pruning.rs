@@ -63,6 +63,24 @@ async fn cleaning_up_keeps_what_runs_and_the_newest_and_what_the_way_back_needs(
     assert_eq!(audits.filter(is_prune).count(), 2);
 }
 
+#[tokio::test]
+async fn a_deployment_that_is_refused_for_lack_of_room_leaves_what_a_rollback_needs() {
+    let installation = Installation::start_with(Setup { no_worker: true, ..Setup::default() }).await;
+    let mut worker = OwnWorker::of_host(&installation, &stack::host(), &installation.prefix, "keep_images = 3\n");
+    let process = worker.start();
+    let application = running(&installation, json!({})).await;
+    for version in ["v2", "v3"] {
+        let ended = installation.release(&application, version, Mode::Ok).await;
+        assert_eq!(ended["status"], "succeeded", "{ended}");
+    }
+    process.kill();
+    worker.set("TIDEGATE_WORKER_MIN_FREE_DISK_BYTES", i64::MAX.to_string());
+    let _process = worker.start();
+    let refused = installation.release(&application, "v4", Mode::Ok).await;
+    assert_eq!((&refused["status"], &refused["error"]["code"]), (&json!("failed"), &json!("disk-full")), "{refused}");
+    assert_eq!(images(&installation, &application).await, 3);
+}
+
 async fn images(installation: &Installation, application: &Application) -> usize {
     let listed = installation.docker.list_images(None::<ListImagesOptions>).await.unwrap();
     let of = |digest: &String| digest.starts_with(&format!("{}@", application.image));

@@ -65,28 +65,20 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
     if !claim(worker, &assignment, epoch, &progress).await {
         return true;
     }
+    // With the queue away a report takes its time, which the work does not wait for.
+    let (settled, ()) =
+        tokio::join!(begun(worker, &assignment, epoch, progress), report(worker, assignment.deployment_id));
+    settled
+}
+
+async fn begun(worker: &Worker, assignment: &StoredAssignment, epoch: Epoch, progress: Progress) -> bool {
     let attempts = assignment.attempts + 1;
-    let (job, ()) = tokio::join!(worker.side.open(&assignment), report(worker, assignment.deployment_id));
-    match job {
-        Ok(job) => {
-            let (sender, receiver) = watch::channel(progress);
-            let held = Box::pin(hold_and_perform(worker, &job, epoch, &sender, receiver.clone())).await;
-            let last = receiver.borrow().clone();
-            let outcome = match held {
-                Ok(outcome) => outcome,
-                Err(abandoned) => {
-                    give_back(worker, &assignment, epoch, abandoned, &last).await;
-                    return true;
-                }
-            };
-            let settled = !is_not_restored(&outcome);
-            end(worker, assignment.deployment_id, epoch, attempts, outcome, &last).await;
-            return settled;
-        }
+    match worker.side.open(assignment).await {
+        Ok(job) => return carry_out(worker, assignment, epoch, &job, progress).await,
         Err(StoreError::Corrupt { what, source }) => {
             tracing::error!(what, error = &*source as &dyn std::error::Error, "the job cannot be opened");
             let error = bad_assignment();
-            let outcome = Outcome::Failed { error, switched: false, running: running_now(worker, &assignment).await };
+            let outcome = Outcome::Failed { error, switched: false, running: running_now(worker, assignment).await };
             finish(worker, assignment.deployment_id, epoch, &outcome, &progress).await;
         }
         Err(error) => {
@@ -96,26 +88,52 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
                 "the work order cannot be opened: the key service does not answer, or refuses this host",
                 "check that the worker's role may decrypt for its tenant and host; then deploy again",
             );
-            let outcome = Outcome::Failed { error, switched: false, running: running_now(worker, &assignment).await };
+            let outcome = Outcome::Failed { error, switched: false, running: running_now(worker, assignment).await };
             end(worker, assignment.deployment_id, epoch, attempts, outcome, &progress).await;
         }
     }
     true
 }
 
-/// Ends an assignment that was begun too often: as what Docker shows of it.
+async fn carry_out(
+    worker: &Worker,
+    assignment: &StoredAssignment,
+    epoch: Epoch,
+    job: &Job,
+    progress: Progress,
+) -> bool {
+    let (sender, receiver) = watch::channel(progress);
+    let held = Box::pin(hold_and_perform(worker, job, epoch, &sender, receiver.clone())).await;
+    let last = receiver.borrow().clone();
+    let outcome = match held {
+        Ok(outcome) => outcome,
+        Err(abandoned) => {
+            give_back(worker, assignment, epoch, abandoned, &last).await;
+            return true;
+        }
+    };
+    let settled = !is_not_restored(&outcome);
+    end(worker, assignment.deployment_id, epoch, assignment.attempts + 1, outcome, &last).await;
+    settled
+}
+
+/// Ends an assignment that was begun too often: as what Docker shows of it. One in its bake time is watched to its end all
+/// the same, however often that was begun: nothing is switched for it, and nobody else would tell whether it works.
 #[tracing::instrument(level = "error", skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
-pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) {
+pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) -> bool {
     if !claim(worker, &assignment, epoch, &assignment.progress).await {
-        return;
+        return true;
     }
     let standing = worker.host.standing(assignment.application_id, assignment.release).await;
     // Only of a deployment does the host show that it was done.
-    let deploys = worker.side.open(&assignment).await.is_ok_and(|job| job.action == Action::Deploy);
-    let outcome = match standing {
+    let job = worker.side.open(&assignment).await.ok().filter(|job| job.action == Action::Deploy);
+    let outcome = match (standing, &job) {
+        (Ok(Standing::Committed { bakes: true, .. }), Some(job)) => {
+            return carry_out(worker, &assignment, epoch, job, assignment.progress.clone()).await;
+        }
         // The last attempt did it, and died before it could say so.
-        Ok(Standing::Committed { digest, .. }) if deploys => Outcome::Succeeded { digest: Some(digest) },
-        Ok(Standing::Committed { .. } | Standing::OtherRuns | Standing::NothingRuns) | Err(_) => Outcome::Failed {
+        (Ok(Standing::Committed { digest, runs: true, .. }), Some(_)) => Outcome::Succeeded { digest: Some(digest) },
+        (Ok(Standing::Committed { .. } | Standing::OtherRuns | Standing::NothingRuns) | Err(_), _) => Outcome::Failed {
             error: TargetError::new(
                 ErrorCode::TooManyAttempts,
                 format!("it was begun {MAX_ATTEMPTS} times and never came to an end"),
@@ -126,6 +144,7 @@ pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch
         },
     };
     finish(worker, assignment.deployment_id, epoch, &outcome, &assignment.progress).await;
+    true
 }
 
 /// Asks for the assignment to be folded. Not heard, it is said again with the next look.
@@ -136,7 +155,8 @@ pub(crate) async fn report(worker: &Worker, id: DeploymentId) {
 }
 
 async fn claim(worker: &Worker, assignment: &StoredAssignment, epoch: Epoch, progress: &Progress) -> bool {
-    match worker.side.claim(assignment, epoch, progress, clock::now()).await {
+    let committed = assignment.switching && may_be_committed(worker, assignment).await;
+    match worker.side.claim(assignment, epoch, progress, committed, clock::now()).await {
         Ok(Ok(())) => true,
         Ok(Err(Lost)) => false,
         Err(error) => {
@@ -144,6 +164,15 @@ async fn claim(worker: &Worker, assignment: &StoredAssignment, epoch: Epoch, pro
             sleep(PAUSE).await;
             false
         }
+    }
+}
+
+/// Whether an attempt that had come to its switch may have ended it, so that it is too late to call it off. What was brought
+/// back since can be called off again; of other orders nothing is ever brought back.
+async fn may_be_committed(worker: &Worker, assignment: &StoredAssignment) -> bool {
+    match worker.host.standing(assignment.application_id, assignment.release).await {
+        Ok(Standing::OtherRuns | Standing::NothingRuns) => assignment.action != Action::Deploy,
+        Ok(Standing::Committed { .. }) | Err(_) => true,
     }
 }
 

@@ -226,10 +226,11 @@ impl<'a> Attempt<'a> {
     }
 
     fn goal(&self) -> Goal {
-        let Job { release, sequence, bake_seconds, adopt, .. } = *self.job;
+        let Job { release, sequence, bake_seconds, adopt, stopped, .. } = *self.job;
         match self.job.action {
             Action::Deploy => {
-                Goal::Deploy(Deploy { release, sequence, epoch: self.epoch, bake: bake_seconds > 0, adopt })
+                let (epoch, bake) = (self.epoch, bake_seconds > 0);
+                Goal::Deploy(Deploy { release, sequence, epoch, bake, adopt, stopped })
             }
             Action::Stop => Goal::Stop { sequence },
             Action::Start => Goal::Start { sequence },
@@ -324,6 +325,13 @@ impl<'a> Attempt<'a> {
         &mut self,
         prove: &mut Option<impl AsyncFnOnce(Duration) -> Result<(), NotProven>>,
     ) -> Result<(), End> {
+        // What is there already shows its image's check; of a new version the pull has told it.
+        if self.job.health_check.is_none()
+            && let Some(current) = &self.last.current
+        {
+            let seen = self.host.engine.inspect(&current.id).await.ok();
+            self.allow_for(seen.and_then(|seen| seen.image_check).as_ref());
+        }
         let limit = self.limits.of(&Step::ProveLease);
         let Some(prove) = prove.take() else {
             self.hold(Held::Proven);

@@ -21,6 +21,7 @@ mod observed;
 use tidegate_domain::id::{DeploymentId, Epoch, Sequence};
 
 use crate::docker::UnnamedVolumes;
+pub(crate) use observed::bakes;
 pub use observed::{Foreign, Observed, Previous, Seen, Whose, next_name};
 use observed::{adopted_name, failed_name, previous_name};
 
@@ -54,6 +55,8 @@ pub struct Deploy {
     pub bake: bool,
     /// A container of the application's name that nobody manages is replaced.
     pub adopt: bool,
+    /// It takes the place, and is not started.
+    pub stopped: bool,
 }
 
 /// What this process knows beyond what Docker shows, each including those before. A crash forgets it, and the host is
@@ -249,6 +252,7 @@ fn deploy(goal: Deploy, observed: &Observed, held: Held) -> Step {
         Some(next) => match (current, stranger) {
             (Some(seen), _) => Step::SetAside { id: seen.id.clone(), name: previous_name(&seen.base, seen.running) },
             (None, Some(foreign)) => Step::SetAside { id: foreign.id.clone(), name: adopted_name(foreign) },
+            (None, None) if goal.stopped => Step::Commit { id: next.id.clone() },
             (None, None) if !next.running => Step::StartNext { id: next.id.clone() },
             (None, None) if held < Held::Checked => Step::Check { id: next.id.clone() },
             (None, None) => Step::Commit { id: next.id.clone() },

@@ -29,7 +29,8 @@ fn previous(seen: Seen) -> Previous {
 
 fn deploy_new(change: impl FnOnce(&mut Deploy)) -> Goal {
     let release = DeploymentId::parse(NEW).unwrap();
-    let mut goal = Deploy { release, sequence: Sequence(4), epoch: Epoch(2), bake: false, adopt: false };
+    let mut goal =
+        Deploy { release, sequence: Sequence(4), epoch: Epoch(2), bake: false, adopt: false, stopped: false };
     change(&mut goal);
     Goal::Deploy(goal)
 }
@@ -85,6 +86,20 @@ fn the_switch_does_nothing_between_stopping_and_starting() {
     // With a bake time the former version goes only after it.
     let bake = [Step::Bake { id: b() }];
     assert_eq!(steps(&deploy_new(|goal| goal.bake = true), engine, Held::Proven), ends(&bake));
+}
+
+#[test]
+fn what_was_stopped_takes_its_place_again_without_being_started() {
+    let current = Some(seen("a", OLD, 1, true));
+    let engine = Observed { current, next: Some(seen("b", NEW, 2, false)), ..Observed::default() };
+    let way = [
+        Step::SetAside { id: a(), name: "shop.tidegate-prev".to_owned() },
+        Step::StopPrevious { id: a(), always: false },
+        Step::Commit { id: b() },
+        Step::RemovePrevious { id: a(), volumes: KEEP },
+        Step::Done,
+    ];
+    assert_eq!(steps(&deploy_new(|goal| goal.stopped = true), engine, Held::Proven), way);
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub(crate) fn job() -> Job {
         strategy: Strategy::Recreate,
         bake_seconds: 0,
         adopt: false,
+        stopped: false,
         approved: None,
     }
 }

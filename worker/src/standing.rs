@@ -1,5 +1,6 @@
 //! What a host shows of a release, to somebody who has no work order in hand.
 
+use tidegate_aws::clock;
 use tidegate_domain::{
     id::{ApplicationId, DeploymentId},
     image::Digest,
@@ -8,13 +9,19 @@ use tidegate_domain::{
 use crate::{
     docker::{Error, label},
     perform::Host,
+    plan::bakes,
 };
 
 /// How a release stands on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// It was committed: the application's container is its.
-    Committed { digest: Digest, runs: bool },
+    Committed {
+        digest: Digest,
+        runs: bool,
+        /// In its bake time, which somebody has to watch to its end.
+        bakes: bool,
+    },
     /// It was not, and another version's container runs.
     OtherRuns,
     /// It was not, and nothing of the application runs.
@@ -37,7 +44,8 @@ impl Host {
             match digest {
                 // Under the application's own name: that rename is the commit.
                 Some(digest) if labelled(label::NAME, &container.name) && labelled(label::DEPLOYMENT, &release) => {
-                    return Ok(Standing::Committed { digest, runs: container.running });
+                    let bakes = bakes(container, clock::now());
+                    return Ok(Standing::Committed { digest, runs: container.running, bakes });
                 }
                 Some(_) | None if container.running => standing = Standing::OtherRuns,
                 Some(_) | None => {}

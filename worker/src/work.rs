@@ -4,7 +4,7 @@
 //! that a lost message costs a minute and a doubled one nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -21,7 +21,7 @@ use tidegate_aws::{
 };
 use tidegate_domain::{
     assignment::Next,
-    id::{ApplicationId, Epoch},
+    id::{ApplicationId, DeploymentId, Epoch},
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -51,6 +51,8 @@ const SETTLE: Duration = Duration::from_mins(1);
 const RECOVERY: Duration = Duration::from_secs(90);
 /// The first look waits so long for all of them, which as a rule takes a fraction of it.
 const FIRST: Duration = Duration::from_secs(15);
+/// The same end is reported at most so often: longer than a report takes that is not heard.
+const REPORT: Duration = Duration::from_secs(10);
 /// Between tries to reach something that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -72,6 +74,8 @@ pub enum WorkError {
     RunningElsewhere,
     #[error("this process cannot have a Unix socket, which tells that no other worker of this host runs")]
     NoSocket(#[source] io::Error),
+    #[error("a part of the worker has broken off, so that it has to start again")]
+    BrokenOff,
     #[error("the data folder {path} cannot be used")]
     Data {
         path: PathBuf,
@@ -83,7 +87,7 @@ pub enum WorkError {
 /// Runs until `stop` turns true: first brings back what a crash may have left half-done, then works.
 ///
 /// # Errors
-/// Only before it begins: the folder cannot be used, or another worker of this host runs.
+/// Before it begins: the folder cannot be used, or another worker of this host runs. Later only [`WorkError::BrokenOff`].
 pub async fn run(
     host: Host,
     side: HostSide,
@@ -105,6 +109,8 @@ pub async fn run(
         recovered: false,
         recovery: RECOVERY,
         unsettled: BTreeMap::new(),
+        reports: JoinSet::new(),
+        reported: BTreeMap::new(),
         beat_now: Arc::clone(&beat_now),
     };
     tokio::select! {
@@ -116,11 +122,15 @@ pub async fn run(
     let mut beside = JoinSet::new();
     beside.spawn(listen(Arc::clone(&worker), wake));
     beside.spawn(heartbeat::keep_beating(Arc::clone(&worker), beat_now));
-    desk.work(woken, &mut stop).await;
+    let ended = tokio::select! {
+        ended = desk.work(woken, &mut stop) => ended,
+        // Neither ever ends: without it the host would look dead, or be late for everything.
+        Some(_) = beside.join_next() => Err(WorkError::BrokenOff),
+    };
     desk.worker.vitals.stopping();
     beside.shutdown().await;
     desk.wind_up().await;
-    Ok(())
+    ended
 }
 
 /// One process per host: its holder takes over the leases of the one before.
@@ -172,6 +182,10 @@ struct Desk {
     recovery: Duration,
     /// Applications that could not be brought back, or whose job broke off, and when to try next.
     unsettled: BTreeMap<ApplicationId, Instant>,
+    /// On their way: what has ended and was not heard.
+    reports: JoinSet<()>,
+    /// When each was last sent on its way, of the last moments.
+    reported: BTreeMap<DeploymentId, Instant>,
     /// Told whenever a job has ended, so that views show what it left.
     beat_now: Arc<Notify>,
 }
@@ -191,14 +205,18 @@ struct Ended {
 }
 
 impl Desk {
-    async fn work(&mut self, mut woken: mpsc::Receiver<Vec<Received>>, stop: &mut watch::Receiver<bool>) {
+    async fn work(
+        &mut self,
+        mut woken: mpsc::Receiver<Vec<Received>>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
         let mut messages = Vec::new();
         loop {
             self.worker.vitals.turned();
             if !self.recovered {
                 tokio::select! {
                     biased;
-                    _ = stop.wait_for(|stop| *stop) => return,
+                    _ = stop.wait_for(|stop| *stop) => return Ok(()),
                     () = self.recover() => {}
                 }
             }
@@ -206,7 +224,7 @@ impl Desk {
             // A look that is left in the middle has begun each job as a whole, or not at all.
             let next_look = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 next_look = self.look() => next_look,
             };
             self.worker.vitals.working_on(self.jobs.len());
@@ -214,10 +232,13 @@ impl Desk {
             self.forget(&mut messages).await;
             tokio::select! {
                 () = turn_until(next_look, &self.worker.vitals) => {}
-                received = woken.recv() => messages = received.unwrap_or_default(),
+                received = woken.recv() => match received {
+                    Some(received) => messages = received,
+                    None => return Err(WorkError::BrokenOff),
+                },
                 Some(ended) = self.jobs.join_next() => self.ended(ended),
                 () = self.tasks.room() => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
             }
         }
     }
@@ -302,10 +323,7 @@ impl Desk {
             }
             match assignment.assignment().next(now) {
                 Next::Wait(at) => next_look = next_look.min(Instant::now() + until(at, now)),
-                Next::Report => {
-                    job::report(&self.worker, assignment.deployment_id).await;
-                    self.worker.vitals.turned();
-                }
+                Next::Report => self.report(assignment.deployment_id),
                 Next::Claim(epoch) => self.begin(assignment, epoch, Begin::Job),
                 Next::GiveUp(epoch) => self.begin(assignment, epoch, Begin::GiveUp),
             }
@@ -318,6 +336,17 @@ impl Desk {
         next_look
     }
 
+    /// Beside the loop: with the queue away each takes its time, and what can be begun does not wait for it.
+    fn report(&mut self, id: DeploymentId) {
+        while self.reports.try_join_next().is_some() {}
+        self.reported.retain(|_, at| at.elapsed() < REPORT);
+        if let Entry::Vacant(vacant) = self.reported.entry(id) {
+            vacant.insert(Instant::now());
+            let worker = Arc::clone(&self.worker);
+            self.reports.spawn(async move { job::report(&worker, id).await });
+        }
+    }
+
     fn begin(&mut self, assignment: StoredAssignment, epoch: Epoch, what: Begin) {
         if self.in_hand.values().filter(|job| !job.settles).count() >= self.settings.max_concurrent_jobs {
             return;
@@ -327,10 +356,7 @@ impl Desk {
         let task = self.jobs.spawn(async move {
             let settled = match what {
                 Begin::Job => Box::pin(job::work(&worker, assignment, epoch)).await,
-                Begin::GiveUp => {
-                    job::give_up(&worker, assignment, epoch).await;
-                    true
-                }
+                Begin::GiveUp => Box::pin(job::give_up(&worker, assignment, epoch)).await,
             };
             Ended { application, settled }
         });

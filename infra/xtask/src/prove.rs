@@ -37,7 +37,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         name: "kill-matrix",
-        says: "Killed with `kill -9` before, amid or after any of its calls, the worker leaves the old or the new version running within 10 s of its restart, and the record says which.",
+        says: "Killed with `kill -9` before, amid or after any change of Docker, its claim, its proof, its end or its reports, in a switch, on the way back of one or in a first deployment, the worker leaves the old or the new version running within 10 s of its restart, and the record says which.",
         proof: Proof::Tests(&["kill_matrix::"]),
     },
     Claim {

@@ -123,6 +123,7 @@ impl ApplicationState {
     pub(crate) fn tell_what_runs(&self, deployment: &mut Deployment) {
         for target in &mut deployment.targets {
             target.previous = self.hosts.get(&target.host).map(|host| host.runs.clone());
+            target.stopped = self.hosts.get(&target.host).is_some_and(|host| host.stopped);
             target.unclear = self.unclear.contains_key(&target.host);
         }
     }
@@ -208,7 +209,7 @@ impl ApplicationState {
             TargetState::Failed { running, .. } => *running,
             TargetState::Returned { running } => {
                 if let Some(runs) = target.previous.clone() {
-                    self.hosts.insert(host.clone(), HostRelease { runs, stopped: false, at });
+                    self.hosts.insert(host.clone(), HostRelease { runs, stopped: target.stopped, at });
                 }
                 *running
             }

@@ -152,6 +152,21 @@ fn what_a_host_runs_is_what_it_said_last() {
     assert!(before.after(Some(&host(1)), &nothing, &[], at(2)).0.hosts.is_empty());
 }
 
+#[test]
+fn what_was_stopped_is_stopped_after_a_way_back() {
+    let (state, _) = released(ApplicationState::default(), 1);
+    let stop = deployment(2, Action::Stop, 1, TargetState::Succeeded);
+    let (mut state, _) = state.after(Some(&host(1)), &stop, &[], at(2));
+    let mut next = deployment(3, Action::Deploy, 1, TargetState::Succeeded);
+    state.tell_what_runs(&mut next);
+    assert!(next.targets[0].stopped);
+    (state, _) = state.after(Some(&host(1)), &next, &[], at(3));
+    assert!(!state.hosts[&host(1)].stopped);
+    next.targets[0].state = TargetState::Returned { running: Running::Previous };
+    (state, _) = state.after(Some(&host(1)), &next, &[], at(4));
+    assert_eq!((&state.hosts[&host(1)].runs, state.hosts[&host(1)].stopped), (&runs(1), true));
+}
+
 fn lost(n: u8, on: u8) -> Deployment {
     let error = tidegate_domain::assignment::TargetError::new(
         tidegate_domain::assignment::ErrorCode::Unreachable,

@@ -108,29 +108,35 @@ impl HostSide {
     }
 
     /// Takes the assignment as it was read, with the next epoch and a lease. `Ok(Err(Lost))`: it has changed meanwhile.
+    /// Not `committed`, it can be called off until it is proven again, whatever an earlier attempt had come to.
     pub async fn claim(
         &self,
         assignment: &StoredAssignment,
         epoch: Epoch,
         progress: &Progress,
+        committed: bool,
         now: Timestamp,
     ) -> Result<Result<(), Lost>> {
+        let lease_until = now + LEASE;
         let change = Expression::new(
             "SET #epoch = :epoch, #status = :running, leaseUntil = :lease, attempts = :attempts, \
-             startedAt = :at, progress = :progress",
+             startedAt = :at, progress = :progress, switching = :switching",
         )
         .name("#epoch", "epoch")
         .name("#status", "status")
         .value(":epoch", number(epoch))
         .value(":running", text("running"))
-        .value(":lease", text((now + LEASE).to_string()))
+        .value(":lease", text(lease_until.to_string()))
+        .value(":switching", AttributeValue::Bool(assignment.switching && committed))
         .value(":attempts", number(assignment.attempts + 1))
         .value(":at", text(assignment.started_at.unwrap_or(now).to_string()))
         .value(":progress", progress_value(progress)?);
         let condition = Expression::new("#epoch = :was AND #status <> :finished")
             .value(":was", number(assignment.epoch))
             .value(":finished", text("finished"));
-        self.change(assignment.deployment_id, change, condition).await
+        // Nobody else's lease ends at the same nanosecond.
+        let is_ours = |a: &StoredAssignment| a.epoch == epoch && a.state == AssignmentState::Running { lease_until };
+        self.change_once(assignment.deployment_id, change, condition, is_ours).await
     }
 
     /// Before the switch: keeps the lease until `until`, tells the progress, and hears whether it was called off.
@@ -215,16 +221,19 @@ impl HostSide {
         progress: &Progress,
         now: Timestamp,
     ) -> Result<Result<(), Lost>> {
-        let outcome = serde_dynamo::to_attribute_value(outcome).map_err(StoreError::corrupt("outcome"))?;
+        let written = serde_dynamo::to_attribute_value(outcome).map_err(StoreError::corrupt("outcome"))?;
         let change = Expression::new(
             "SET #status = :finished, outcome = :outcome, progress = :progress, completedAt = :at REMOVE leaseUntil",
         )
         .name("#status", "status")
         .value(":finished", text("finished"))
-        .value(":outcome", outcome)
+        .value(":outcome", written)
         .value(":progress", progress_value(progress)?)
         .value(":at", text(now.to_string()));
-        self.change(id, change, held(epoch)).await
+        let is_ours = |a: &StoredAssignment| {
+            a.epoch == epoch && matches!(&a.state, AssignmentState::Finished { outcome: said } if said == outcome)
+        };
+        self.change_once(id, change, held(epoch), is_ours).await
     }
 
     /// Asks the functions to look at the assignment.
@@ -270,6 +279,23 @@ impl HostSide {
     async fn change(&self, id: DeploymentId, change: Expression, condition: Expression) -> Result<Result<(), Lost>> {
         let done = self.table.update(&self.key(id), change, condition).await?;
         Ok(if done { Ok(()) } else { Err(Lost) })
+    }
+
+    /// Of a change that does not hold a second time. Its answer may get lost, and the next try, which the SDK makes by itself,
+    /// then meets what the first one has written: that is no loss.
+    async fn change_once(
+        &self,
+        id: DeploymentId,
+        change: Expression,
+        condition: Expression,
+        is_ours: impl Fn(&StoredAssignment) -> bool,
+    ) -> Result<Result<(), Lost>> {
+        let done = self.change(id, change, condition).await?;
+        if done == Err(Lost) {
+            let found: Option<StoredAssignment> = self.table.read(&self.key(id), "assignment").await?;
+            return Ok(if found.is_some_and(|found| is_ours(&found)) { Ok(()) } else { Err(Lost) });
+        }
+        Ok(done)
     }
 
     fn key(&self, id: DeploymentId) -> Key {

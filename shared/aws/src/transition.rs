@@ -3,8 +3,8 @@
 
 use jiff::Timestamp;
 use tidegate_domain::{
-    deployment::{Deployment, Effect, Event, Status},
-    id::{DeploymentId, Epoch, HostName, TenantId},
+    deployment::{Deployment, Effect, Event, Return, Status},
+    id::{Epoch, HostName, TenantId},
     job::{Action, Job},
 };
 
@@ -132,7 +132,7 @@ impl Store {
                 }
                 Effect::Return { hosts } => {
                     for back in hosts {
-                        let job = self.job_back(tenant, deployment, back.to.as_ref().map(|runs| runs.release)).await?;
+                        let job = self.job_back(tenant, deployment, back).await?;
                         let write =
                             self.assignment_write(Part::Assignment, tenant, &back.host, &job, back.epoch).await?;
                         assigned.add(&back.host, write);
@@ -152,17 +152,16 @@ impl Store {
         Ok(job)
     }
 
-    /// To what the host ran before; if that was nothing, its container is removed.
-    async fn job_back(&self, tenant: &TenantId, deployment: &Deployment, to: Option<DeploymentId>) -> Result<Job> {
-        let mut job = match to {
-            Some(release) => self.open_snapshot(tenant, release).await?,
+    /// To what the host ran before, stopped if a person had stopped it; if that was nothing, its container is removed.
+    async fn job_back(&self, tenant: &TenantId, deployment: &Deployment, back: &Return) -> Result<Job> {
+        let mut job = match &back.to {
+            Some(runs) => {
+                let released = self.open_snapshot(tenant, runs.release).await?;
+                Job { digest: Some(runs.digest.clone()), ..released }
+            }
             None => Job { action: Action::Remove, ..self.own_job(tenant, deployment).await? },
         };
-        if let Some(runs) =
-            deployment.targets.iter().filter_map(|t| t.previous.as_ref()).find(|r| Some(r.release) == to)
-        {
-            job.digest = Some(runs.digest.clone());
-        }
+        job.stopped = deployment.targets.iter().any(|target| target.host == back.host && target.stopped);
         job.deployment_id = deployment.id;
         job.sequence = deployment.sequence.unwrap_or(job.sequence);
         // It has proven itself, and what was decided on was another deployment.

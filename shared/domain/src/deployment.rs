@@ -232,6 +232,9 @@ pub struct Target {
     pub epoch: Epoch,
     /// What the host ran when the deployment's turn came; none if nothing, or if it is not known.
     pub previous: Option<Runs>,
+    /// `previous` was stopped by a person, and a way back leaves it so.
+    #[serde(default)]
+    pub stopped: bool,
     /// Without `previous`: an earlier deployment may have left something there, and nobody has heard since.
     #[serde(default)]
     pub unclear: bool,
@@ -257,6 +260,7 @@ impl Target {
             state: TargetState::Waiting,
             epoch: Epoch(0),
             previous: None,
+            stopped: false,
             unclear: false,
             started_at: None,
             completed_at: None,

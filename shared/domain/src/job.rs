@@ -46,6 +46,9 @@ pub struct Job {
     /// A container of the application's name that is not ours may be replaced.
     #[serde(default)]
     pub adopt: bool,
+    /// Of a way back to what a person had stopped: the container is made, and not started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// Of a deployment that somebody had to decide on: what the decision covers. Of no other work order, not even one that
     /// returns to it.
     #[serde(default)]

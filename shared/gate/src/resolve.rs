@@ -197,6 +197,7 @@ fn job(
         strategy: application.rollout.strategy,
         bake_seconds: application.rollout.bake_seconds,
         adopt: application.adopt,
+        stopped: false,
         approved: None,
     };
     match job.oversize(application.rollout.max_parallel) {

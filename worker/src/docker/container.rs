@@ -267,7 +267,7 @@ impl From<ContainerInspectResponse> for Inspected {
 
 /// Docker's `HEALTHCHECK` with Docker's defaults. The worker runs it by itself too, because the engine's first probe
 /// comes only after a whole interval.
-fn own_check(check: HealthConfig, shell: Option<Vec<String>>) -> Option<HealthCheck> {
+pub(super) fn own_check(check: HealthConfig, shell: Option<Vec<String>>) -> Option<HealthCheck> {
     const DEFAULT_MS: u64 = 30_000;
     let mut test = check.test.unwrap_or_default().into_iter();
     let kind = test.next()?;

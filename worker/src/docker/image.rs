@@ -1,6 +1,9 @@
 //! Cleaning up images that no deployment needs any more.
 
-use bollard::query_parameters::{ListImagesOptions, RemoveImageOptionsBuilder};
+use bollard::{
+    models::ImageSummary,
+    query_parameters::{ListImagesOptions, RemoveImageOptionsBuilder},
+};
 use tidegate_domain::{
     id::ApplicationId,
     image::{Digest, ImageName, Version},
@@ -42,22 +45,8 @@ impl Engine {
         of_no_use: Option<ApplicationId>,
         removed: &mut Removed,
     ) -> Result<(), Error> {
-        let mut images = within(QUICK, self.docker.list_images(None::<ListImagesOptions>)).await?;
-        images.retain(|listed| own_digests(&listed.repo_digests, image).next().is_some());
-        if images.len() <= keep {
-            return Ok(());
-        }
-        let containers = self.containers().await?;
-        let used: Vec<&str> = containers.iter().map(|container| container.image_id.as_str()).collect();
-        let formers: Vec<Digest> = formers(&containers, of_no_use).collect();
-        images.sort_by_key(|listed| std::cmp::Reverse(listed.created));
         let mut first_error = Ok(());
-        for old in images.iter().skip(keep) {
-            let tagged = old.repo_tags.iter().any(|tag| tag != "<none>:<none>");
-            let is_former = formers.iter().any(|former| has_digest(&old.repo_digests, image, former));
-            if tagged || is_former || used.contains(&old.id.as_str()) {
-                continue;
-            }
+        for old in self.removable(image, keep, of_no_use).await? {
             for reference in own_digests(&old.repo_digests, image) {
                 let options = RemoveImageOptionsBuilder::default().build();
                 let remove = async || within(SLOW, self.docker.remove_image(reference, Some(options), None)).await;
@@ -76,6 +65,41 @@ impl Engine {
             }
         }
         first_error
+    }
+
+    /// How much [`Engine::prune_images`] could make free at most.
+    pub async fn removable_bytes(
+        &self,
+        image: &ImageName,
+        keep: usize,
+        of_no_use: Option<ApplicationId>,
+    ) -> Result<u64, Error> {
+        let images = self.removable(image, keep, of_no_use).await?;
+        Ok(images.iter().map(|old| u64::try_from(old.size).unwrap_or(0)).sum())
+    }
+
+    async fn removable(
+        &self,
+        image: &ImageName,
+        keep: usize,
+        of_no_use: Option<ApplicationId>,
+    ) -> Result<Vec<ImageSummary>, Error> {
+        let mut images = within(QUICK, self.docker.list_images(None::<ListImagesOptions>)).await?;
+        images.retain(|listed| own_digests(&listed.repo_digests, image).next().is_some());
+        if images.len() <= keep {
+            return Ok(Vec::new());
+        }
+        let containers = self.containers().await?;
+        let used: Vec<&str> = containers.iter().map(|container| container.image_id.as_str()).collect();
+        let formers: Vec<Digest> = formers(&containers, of_no_use).collect();
+        images.sort_by_key(|listed| std::cmp::Reverse(listed.created));
+        images.drain(..keep);
+        images.retain(|old| {
+            let tagged = old.repo_tags.iter().any(|tag| tag != "<none>:<none>");
+            let is_former = formers.iter().any(|former| has_digest(&old.repo_digests, image, former));
+            !tagged && !is_former && !used.contains(&old.id.as_str())
+        });
+        Ok(images)
     }
 
     /// Whether the job's image is on the host, so that nothing has to be pulled. Of a tag only the registry knows.

@@ -5,11 +5,12 @@ use std::{collections::HashMap, time::Duration};
 use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder};
 use futures_util::StreamExt as _;
 use tidegate_domain::{
+    application::HealthCheck,
     image::{DOCKER_HUB, Digest, Version},
     job::Job,
 };
 
-use super::{Engine, Error, Hold, QUICK, within};
+use super::{Engine, Error, Hold, QUICK, container::own_check, within};
 
 /// For a registry's answer about one manifest, through the engine.
 const REGISTRY_ANSWER: Duration = Duration::from_secs(30);
@@ -84,6 +85,12 @@ impl Engine {
             Err(error) if error.status() == Some(404) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The health check that an image brings with it.
+    pub async fn image_check(&self, reference: &str) -> Result<Option<HealthCheck>, Error> {
+        let config = within(QUICK, self.docker.inspect_image(reference)).await?.config.unwrap_or_default();
+        Ok(config.healthcheck.and_then(|check| own_check(check, config.shell)))
     }
 
     /// `reference` names a digest: without it or a tag, the engine would pull every tag there is. A crash in here makes the

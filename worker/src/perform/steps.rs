@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::SignedDuration;
 use tidegate_domain::{
+    application::HealthCheck,
     assignment::{ErrorCode, Step as Shown, TargetError},
     container::RestartPolicy,
     image::Digest,
@@ -117,11 +118,20 @@ impl Attempt<'_> {
             });
         };
         let pulled = self.host.engine.pull(self.job, told).await.map_err(|error| failure::pull(&error, self.job))?;
+        if self.job.health_check.is_none() {
+            self.allow_for(self.host.engine.image_check(&pulled.reference).await?.as_ref());
+        }
         self.pulled = Some(pulled);
         Ok(())
     }
 
-    /// Before a pull as much has to be free as the host wants to keep. The application's own old images go first.
+    /// An image's own check may take longer than Docker's default one.
+    pub(super) fn allow_for(&mut self, check: Option<&HealthCheck>) {
+        self.limits.check = self.limits.check.max(health::longest(check, self.host.policy.stable));
+    }
+
+    /// Before a pull as much has to be free as the host wants to keep. The application's own old images go first; those that
+    /// a rollback would need only where that makes enough room, so that a refusal has cost nothing.
     async fn find_room(&self) -> Result<(), Hitch> {
         let engine = &self.host.engine;
         let wanted = self.host.policy.min_free_disk_bytes;
@@ -130,8 +140,16 @@ impl Attempt<'_> {
         if wanted == 0 || engine.has_image_of(self.job).await? || too_few().await?.is_none() {
             return Ok(());
         }
-        if let Err(error) = engine.prune_images(&self.job.image, 0, Some(self.job.application_id)).await {
-            trace::pruning_failed(self.job, &error);
+        let image = &self.job.image;
+        let application = Some(self.job.application_id);
+        for (keep, of_no_use) in [(self.host.policy.keep_images, None), (0, application)] {
+            let Some(free) = too_few().await? else { return Ok(()) };
+            if of_no_use.is_some() && free + engine.removable_bytes(image, keep, of_no_use).await? < wanted {
+                break;
+            }
+            if let Err(error) = engine.prune_images(image, keep, of_no_use).await {
+                trace::pruning_failed(self.job, &error);
+            }
         }
         match too_few().await? {
             Some(free) => Err(failure::disk_too_full(free, wanted).into()),

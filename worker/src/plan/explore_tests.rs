@@ -120,6 +120,7 @@ fn carry_out(machine: &mut Machine, order: Order, number: u64) -> End {
                 epoch: epoch(version.epoch),
                 bake: bakes,
                 adopt: order.adopts,
+                stopped: false,
             }),
             Action::Stop => Goal::Stop { sequence },
             Action::Start => Goal::Start { sequence },

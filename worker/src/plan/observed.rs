@@ -40,6 +40,12 @@ pub(super) fn adopted_name(foreign: &Foreign) -> String {
     format!("{}{suffix}", foreign.base)
 }
 
+/// Whether a committed container may still be in its bake time.
+pub(crate) fn bakes(container: &Container, now: Timestamp) -> bool {
+    let until = container.labels.get(label::BAKES_UNTIL).and_then(|at| at.parse::<Timestamp>().ok());
+    until.is_some_and(|until| now < until)
+}
+
 /// One of our containers, or one set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
@@ -121,8 +127,7 @@ impl Observed {
             let mut seen = Seen::of(container, whose.base);
             match container.name.strip_prefix(&seen.base) {
                 Some("") => {
-                    let until = container.labels.get(label::BAKES_UNTIL).and_then(|at| at.parse::<Timestamp>().ok());
-                    observed.bakes = until.is_some_and(|until| now < until);
+                    observed.bakes = bakes(container, now);
                     observed.current = Some(seen);
                 }
                 Some(suffix @ (NEXT | FAILED)) => {

@@ -103,23 +103,29 @@ fn settings(folder: &Path) -> Settings {
     Settings { max_concurrent_jobs: 1, shutdown: Duration::from_secs(1), data: folder.to_owned() }
 }
 
-#[tokio::test]
-async fn an_application_that_cannot_be_brought_back_holds_up_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let (host, side) = host(folder.path(), false).await;
-    let (_stop, stopping) = watch::channel(false);
-    let worker = Arc::new(Worker { host, side, vitals: Vitals::default(), stopping });
-    let mut desk = Desk {
+fn desk(worker: Arc<Worker>, folder: &Path) -> Desk {
+    Desk {
         worker: Arc::clone(&worker),
-        settings: settings(folder.path()),
+        settings: settings(folder),
         in_hand: BTreeMap::new(),
         jobs: JoinSet::new(),
         tasks: Tasks::new(worker),
         recovered: false,
         recovery: Duration::from_millis(500),
         unsettled: BTreeMap::new(),
+        reports: JoinSet::new(),
+        reported: BTreeMap::new(),
         beat_now: Arc::new(Notify::new()),
-    };
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_cannot_be_brought_back_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (host, side) = host(folder.path(), false).await;
+    let (_stop, stopping) = watch::channel(false);
+    let worker = Arc::new(Worker { host, side, vitals: Vitals::default(), stopping });
+    let mut desk = desk(worker, folder.path());
     desk.recover().await;
     assert!(desk.recovered);
     assert!(desk.in_hand.values().all(|job| job.settles) && desk.unsettled.is_empty());
@@ -136,6 +142,26 @@ async fn an_application_that_cannot_be_brought_back_holds_up_no_other() {
     // Not at once: what is due is begun anew only then.
     desk.settle_what_is_due();
     assert!(desk.in_hand.is_empty());
+}
+
+#[tokio::test]
+async fn an_end_that_is_not_heard_is_told_beside_the_loop_and_not_twice_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (host, side) = host(folder.path(), true).await;
+    let (_stop, stopping) = watch::channel(false);
+    let worker = Arc::new(Worker { host, side, vitals: Vitals::default(), stopping });
+    let mut desk = desk(worker, folder.path());
+    let [one, other] = [1, 2].map(|n| DeploymentId::new(Timestamp::UNIX_EPOCH, [n; 10]));
+    for (id, on_their_way) in [(one, 1), (one, 1), (other, 2), (one, 2)] {
+        desk.report(id);
+        assert_eq!(desk.reports.len(), on_their_way);
+    }
+    tokio::time::pause();
+    tokio::time::advance(REPORT).await;
+    desk.reports.abort_all();
+    while desk.reports.join_next().await.is_some() {}
+    desk.report(one);
+    assert_eq!(desk.reports.len(), 1);
 }
 
 #[tokio::test]
