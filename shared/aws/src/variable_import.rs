@@ -255,7 +255,7 @@ impl Store {
             (ImportedValue::Text { text, is_secret: false }, Some((_, StoredValue::Plain { text: stored }))) => {
                 text.expose() == stored
             }
-            (ImportedValue::Text { text, .. }, Some((old, StoredValue::Secret { sealed }))) => {
+            (ImportedValue::Text { text, .. }, Some((old, StoredValue::Secret { .. }))) => {
                 self.open_variable(tenant, into.scope, old).await?.expose() == text.expose()
             }
             (ImportedValue::Text { .. }, Some(_)) | (_, None) => false,

@@ -69,7 +69,7 @@ impl Store {
         self.table.transact(writes).await.map_err(explain)?;
         let value = match &variable.value {
             StoredValue::Plain { text } => Secret::new(text.clone()),
-            StoredValue::Secret { sealed } => self.open_variable(tenant, id.scope, &variable).await?,
+            StoredValue::Secret { .. } => self.open_variable(tenant, id.scope, &variable).await?,
             StoredValue::Reference { secret_id, .. } => {
                 let secret: Stored<StoredSecret> = self.find(tenant, secret_id.0).await?;
                 self.open_secret(tenant, secret.id, &secret.body).await?
