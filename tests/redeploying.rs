@@ -46,7 +46,7 @@ async fn an_application_says_whether_its_configuration_has_changed_since_its_rel
         assert_eq!(needs_redeploy(&installation, &application).await, changed, "after {after}");
     };
     let release = async |version: &str| {
-        let ended = installation.release(&application, version, Mode::Healthy).await;
+        let ended = installation.release(&application, version, Mode::Ok).await;
         assert_eq!(ended["status"], "succeeded", "{ended}");
         check(false, version).await;
     };

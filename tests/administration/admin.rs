@@ -109,6 +109,12 @@ impl Admin {
         Answer { status, headers, body }
     }
 
+    /// An answer that is no JSON.
+    pub(crate) async fn text(&self, path: &str) -> reqwest::Response {
+        let request = self.http.get(format!("{}/api/v2/{path}", self.base));
+        request.bearer_auth(self.token.as_deref().unwrap_or_default()).send().await.unwrap()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, &[], None).await
     }
