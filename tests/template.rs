@@ -235,7 +235,7 @@ fn each_function_opens_and_seals_only_what_it_must() {
         ("AdminRole", &["secret", "snapshot", "replay"], &["secret", "snapshot", "job", "replay"]),
         ("ProgressRole", &["snapshot"], &["job"]),
         ("ValidationRole", &["secret", "snapshot", "replay", "intake"], &["snapshot", "job", "replay"]),
-        ("ApprovalsRole", &["snapshot"], &["job"]),
+        ("ApprovalsRole", &["secret", "snapshot"], &["job"]),
         ("SyncRole", &["secret"], &["secret"]),
     ] {
         let identity = Identity::new(&stack, role);

@@ -34,6 +34,8 @@ pub(super) struct Kept {
     pub(super) tenant: TenantId,
     pub(super) other: TenantId,
     pub(super) now: Timestamp,
+    /// What the key of the tenant's names makes of nothing.
+    name: String,
 }
 
 /// A ciphertext in the table.
@@ -57,6 +59,7 @@ pub(super) enum Of {
     Variable(Scope, &'static str),
     Registry,
     Github,
+    Names,
 }
 
 fn names(path: &[&'static str]) -> Vec<Step> {
@@ -69,7 +72,7 @@ impl Place {
         let present = |of: &Of| match of {
             Of::Secret(_, id) => Some((*id, 3)),
             Of::Version(id, version) => Some((*id, *version)),
-            Of::Variable(..) | Of::Registry | Of::Github => None,
+            Of::Variable(..) | Of::Registry | Of::Github | Of::Names => None,
         };
         let of_other_tenant = |place: &Self| matches!(&place.of, Of::Secret(tenant, _) if tenant.as_str() == "other");
         let same = present(&self.of).is_some() && present(&self.of) == present(&other.of);
@@ -83,7 +86,8 @@ impl Kept {
     pub(super) async fn filled() -> Self {
         let admin = Admin::signed_in().await;
         let tenant = stack::tenant();
-        let kept = Self { admin, tenant, other: TenantId::parse("other").unwrap(), now: clock::now() };
+        let mut kept =
+            Self { admin, tenant, other: TenantId::parse("other").unwrap(), now: clock::now(), name: String::new() };
         let admin = &kept.admin;
         admin.created("projects", json!({"key": "shop", "name": "Shop"})).await;
         admin.created("secret-groups", json!({"name": "db"})).await;
@@ -118,6 +122,7 @@ impl Kept {
         let set = admin.put("settings", json!({"github": github})).await;
         assert_eq!(set.status.as_u16(), 200, "{}", set.body);
         kept.fill_other().await;
+        kept.name = kept.store().names(&kept.tenant).await.unwrap().of(&[]);
         kept
     }
 
@@ -217,6 +222,7 @@ impl Kept {
         for path in [["github", "webhookSecret", "sealed"].as_slice(), &["github", "auth", "token", "sealed"]] {
             places.push(Place { of: Of::Github, at: keys::settings(tenant), path: names(path) });
         }
+        places.push(Place { of: Of::Names, at: keys::issue_names(tenant), path: names(&["sealed"]) });
         places
     }
 
@@ -239,7 +245,9 @@ impl Kept {
                     }
                 }
                 Of::Version(..) => {}
-                Of::Variable(..) | Of::Registry | Of::Github => assert!(self.opens(place).await, "{place:?}"),
+                Of::Variable(..) | Of::Registry | Of::Github | Of::Names => {
+                    assert!(self.opens(place).await, "{place:?}")
+                }
             }
         }
     }
@@ -288,6 +296,16 @@ impl Kept {
                 };
                 opened(store.open_password(tenant, 1, *version, password).await, "registry-pa55")
             }
+            Of::Names => match store.names(tenant).await {
+                Ok(names) => {
+                    assert_eq!(names.of(&[]), self.name);
+                    true
+                }
+                Err(error) => {
+                    assert!(matches!(error, tidegate_aws::error::StoreError::Corrupt { .. }), "{error}");
+                    false
+                }
+            },
             Of::Github => match store.github(tenant).await {
                 Ok(github) => github.is_some_and(|github| {
                     github.webhook_secret.expose() == "a webhook secret of GitHub's"

@@ -16,6 +16,8 @@ enum Proof {
     Demo,
     /// The tests of the binary `system` whose names begin with one of these.
     Tests(&'static [&'static str]),
+    /// As [`Proof::Tests`], with the unit tests of a package.
+    WithUnits(&'static str, &'static [&'static str]),
     /// Tests that are run more often than usually: variable, how often, and the beginnings of their names. The variables are
     /// `TIDEGATE_CHAOS_DEPLOYMENTS`, `TIDEGATE_APPROVAL_ROUNDS`, `TIDEGATE_FUZZ_CASES` and `TIDEGATE_SYNC_SECRETS`.
     Scaled(&'static str, &'static str, &'static [&'static str]),
@@ -59,6 +61,11 @@ const CLAIMS: &[Claim] = &[
         name: "secrets",
         says: "A secret reaches the container decrypted and stands nowhere else in plaintext: not in table, queue, log or answer, in no encoding.",
         proof: Proof::Tests(&["secrets::"]),
+    },
+    Claim {
+        name: "encryption",
+        says: "A stored value with any bit changed, in any other's place or in any wrong context does not open; and a rotation that is killed at random ends with all values under one data key.",
+        proof: Proof::WithUnits("tidegate-aws", &["envelope::", "encryption::"]),
     },
     Claim {
         name: "corpora",
@@ -159,6 +166,14 @@ fn prove(claim: &Claim) -> u8 {
     let (code, figures) = match claim.proof {
         Proof::Demo => (demo(), Vec::new()),
         Proof::Tests(filters) => tests(filters, &[]),
+        Proof::WithUnits(package, filters) => {
+            // Both at once, so that both are built with the same features.
+            run_tests(
+                &["test", "--package", package, "--package", "tidegate-tests", "--lib", "--test", "system"],
+                filters,
+                &[],
+            )
+        }
         Proof::Scaled(variable, times, filters) => tests(filters, &[(variable, times)]),
         Proof::Footprint => match crate::worker::binary(None) {
             Some(binary) => {
@@ -202,8 +217,13 @@ fn demo() -> u8 {
 }
 
 fn tests(filters: &[&str], environment: &[(&str, &str)]) -> (u8, Vec<String>) {
-    let mut tests = cargo(&["test", "--package", "tidegate-tests", "--test", "system", "--", "--nocapture"]);
-    let (code, lines) = exit_code_and_lines(tests.args(filters).envs(environment.iter().copied()));
+    run_tests(&["test", "--package", "tidegate-tests", "--test", "system"], filters, environment)
+}
+
+fn run_tests(command: &[&str], filters: &[&str], environment: &[(&str, &str)]) -> (u8, Vec<String>) {
+    let mut tests = cargo(command);
+    let (code, lines) =
+        exit_code_and_lines(tests.args(["--", "--nocapture"]).args(filters).envs(environment.iter().copied()));
     // A filter that matches nothing passes, and proves nothing.
     let is_idle = |filter: &&&str| !lines.iter().any(|line| line.starts_with(&format!("test {filter}")));
     if let Some(idle) = filters.iter().find(is_idle).filter(|_| code == 0) {

@@ -34,9 +34,8 @@ mod ciphertexts;
 
 use ciphertexts::{Ciphertext, Held};
 
-/// Whoever may have read a value before it was sealed anew has written it back by then: no function runs longer, but for
-/// those that read what they seal right before they write it.
-const SETTLED: SignedDuration = SignedDuration::from_mins(1);
+/// Whoever may have read a value before it was sealed anew has written it back by then: no function runs longer.
+const SETTLED: SignedDuration = SignedDuration::from_mins(2);
 /// A pass ends long before that.
 const LEASE: SignedDuration = SignedDuration::from_mins(2);
 /// Items that are looked at in one go.
@@ -60,6 +59,7 @@ pub(crate) struct Position {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Stage {
+    /// With the key that requests of issues are named with.
     Settings,
     Registries,
     Providers,
@@ -311,9 +311,11 @@ impl Store {
         let stage = position.stage;
         match stage {
             Stage::Settings => {
-                let found = self.table.get(&keys::settings(tenant)).await?;
-                let held = found.into_iter().map(|item| Held::of(item, ciphertexts::of_settings)).collect();
-                Ok(Page { held, next: Position::stage_after(stage) })
+                let settings = self.table.get(&keys::settings(tenant)).await?;
+                let names = self.table.get(&keys::issue_names(tenant)).await?;
+                let settings = settings.map(|item| Held::of(item, ciphertexts::of_settings));
+                let names = names.map(|item| Held::of(item, ciphertexts::of_names));
+                Ok(Page { held: settings.into_iter().chain(names).collect(), next: Position::stage_after(stage) })
             }
             Stage::Registries => {
                 let list = keys::catalogue(tenant, Kind::Registry);

@@ -44,7 +44,7 @@ pub(crate) fn faults(texts: &BTreeMap<String, String>, secrets: &BTreeSet<&'stat
         Invalid::new(
             "missing",
             format!("is required with {given}"),
-            format!("send both, or neither for the installation's role"),
+            "send both, or neither for the installation's role",
         )
         .at(missing)
     };

@@ -59,7 +59,7 @@ pub trait Provider {
 /// A source as it is configured.
 #[derive(Debug)]
 pub enum Connection {
-    Infisical(Infisical),
+    Infisical(Box<Infisical>),
     AwsSecretsManager(AwsSecretsManager),
 }
 
@@ -70,7 +70,7 @@ impl Connection {
     /// [`ProviderError::Misconfigured`] for settings that were not checked by [`fields`] and [`field::faults`].
     pub async fn new(kind: ProviderType, settings: Settings, patience: Duration) -> Result<Self, ProviderError> {
         match kind {
-            ProviderType::Infisical => Infisical::new(settings, patience).map(Self::Infisical),
+            ProviderType::Infisical => Infisical::new(settings, patience).map(Box::new).map(Self::Infisical),
             ProviderType::AwsSecretsManager => {
                 AwsSecretsManager::new(&settings, patience).await.map(Self::AwsSecretsManager)
             }

@@ -46,8 +46,11 @@ const CONNECTIONS: usize = 100;
 pub struct Syncer {
     store: Store,
     clock: fn() -> Timestamp,
-    connections: Arc<Mutex<HashMap<(TenantId, u64), (Revision, Arc<Connection>)>>>,
+    connections: Arc<Mutex<HashMap<(TenantId, u64), Connected>>>,
 }
+
+/// With the revision of the provider that it was made from.
+type Connected = (Revision, Arc<Connection>);
 
 /// What became of one provider's turn.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::{
     error::{Result, StoreError},
     keys, random,
     store::Store,
-    table::{Cancelled, item},
+    table::{Cancelled, Item, item, record},
     write::{Expression, put},
 };
 
@@ -43,6 +43,12 @@ impl Names {
             hex
         })
     }
+}
+
+/// The sealed key of an item, and its place, for whoever seals it anew.
+pub(crate) fn sealed_key(item: Item) -> Result<(Place<'static>, String)> {
+    let Kept { sealed } = record(item, "names")?;
+    Ok((PLACE, sealed))
 }
 
 impl Store {

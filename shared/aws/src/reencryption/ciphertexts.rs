@@ -8,6 +8,7 @@ use crate::{
     envelope::Place,
     environments::Environment,
     error::{Result, StoreError},
+    intake::names::sealed_key,
     keys::Key,
     providers::{PROVIDER_PLACE, SealedCredential, SecretProvider, credential_place},
     registered::{REGISTRY_PLACE, Registry, RegistryAuth, StoredSecret},
@@ -110,6 +111,14 @@ pub(super) fn of_settings(item: Item) -> Result<Found> {
         }
     }
     Ok((&["github"], values))
+}
+
+/// The key that requests of issues are named with.
+pub(super) fn of_names(item: Item) -> Result<Found> {
+    let (Place { kind, id, version }, sealed) = sealed_key(item)?;
+    let path = &["sealed"];
+    let place = OwnPlace { kind, id: id.to_owned(), version };
+    Ok((path, vec![Ciphertext { path: names(path), place, sealed }]))
 }
 
 pub(super) fn of_registry(item: Item) -> Result<Found> {
