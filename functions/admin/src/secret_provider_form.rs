@@ -55,23 +55,18 @@ pub(crate) fn read(mut form: Form, tenant: &TenantId, stored: Option<&SecretProv
     };
     let default = stored.map(|s| s.name.clone()).or_else(|| kind.map(|kind| kind.as_str().to_owned()));
     let name = form.required("name", default, plain_name);
-    let config = match kind {
-        Some(kind) => {
-            let unchanged = stored.map(|stored| Config::of(stored));
-            let config = form.object("config", unchanged, |config| read_config(config, tenant, kind, stored));
-            if config.is_none() && form.faults() == 0 {
-                form.refuse(
-                    "config",
-                    Invalid::new("missing", "is required", "send an object with the source's settings"),
-                );
-            }
-            config
+    let config = if let Some(kind) = kind {
+        let unchanged = stored.map(Config::of);
+        let config = form.object("config", unchanged, |config| read_config(config, tenant, kind, stored));
+        if config.is_none() && form.faults() == 0 {
+            let why = Invalid::new("missing", "is required", "send an object with the source's settings");
+            form.refuse("config", why);
         }
+        config
+    } else {
         // What its fields should be nobody knows.
-        None => {
-            form.read_only(&["config"]);
-            None
-        }
+        form.read_only(&["config"]);
+        None
     };
     let auto_sync = form.defaulted("autoSync", stored.is_some_and(|s| s.auto_sync), Ok);
     let default = stored.map_or(INTERVAL_MINUTES, |s| s.sync_interval_minutes);

@@ -209,7 +209,7 @@ async fn plan(
 ) -> Result<Response, Problem> {
     let answer = match state.syncer.plan(call.tenant(), provider, force).await {
         Ok(plans) => {
-            json!({"dryRun": true, "groups": plans.into_iter().map(group).collect::<Vec<_>>(), "error": null})
+            json!({"dryRun": true, "groups": plans.iter().map(group).collect::<Vec<_>>(), "error": null})
         }
         Err(AskError::Source(error)) => json!({"dryRun": true, "groups": [], "error": told(&error)}),
         Err(AskError::Store(error)) => return Err(error.into()),
@@ -218,7 +218,7 @@ async fn plan(
 }
 
 /// By names, without any value.
-fn group(plan: GroupPlan) -> Value {
+fn group(plan: &GroupPlan) -> Value {
     let steps = plan.steps.iter().map(
         |step| json!({"action": step.action, "name": step.name, "secretId": step.secret.map(|id| id.0), "to": step.to}),
     );
