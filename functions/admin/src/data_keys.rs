@@ -9,7 +9,7 @@ use axum::{
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_aws::{
-    data_keys::{Rotation, RotationState, Started},
+    data_keys::{AnswerOf, Rotation, RotationState, Started},
     idempotency::FirstAnswer,
 };
 use tidegate_web::{
@@ -85,7 +85,7 @@ pub(crate) async fn rotate(
     }
     Form::of_body(body.value)?.finish(|| Some(()))?;
     let event = call.event("data-keys.rotation-started", "data-keys".to_owned());
-    let replay = key.as_ref().map(|key| (key, answer as fn(&Rotation) -> FirstAnswer));
+    let replay = key.as_ref().map(|key| (key, answer as AnswerOf));
     match store.rotate_data_keys(tenant, replay, call.now, &event).await? {
         Started::Now(rotation) => {
             let json = [(header::CONTENT_TYPE, "application/json")];

@@ -69,6 +69,9 @@ pub enum Started {
     Running,
 }
 
+/// Makes the answer that is kept for a repeated request.
+pub type AnswerOf = fn(&Rotation) -> FirstAnswer;
+
 impl Rotation {
     fn new(data_key: String, by: &str, now: Timestamp, before: Option<&Self>) -> Self {
         Self {
@@ -97,23 +100,19 @@ impl Rotation {
     }
 }
 
-/// Makes the answer to a request that started a rotation.
-pub type Answering = fn(&Rotation) -> FirstAnswer;
-
 impl Store {
     pub async fn rotation(&self, tenant: &TenantId) -> Result<Option<Rotation>> {
         self.table.read(&keys::rotation(tenant), "rotation").await
     }
 
-    /// Chooses a new data key, and lets the sweep encrypt all values again under it. `answer` makes the answer that is kept
-    /// for a repeated request.
+    /// Chooses a new data key, and lets the sweep encrypt all values again under it.
     ///
     /// # Errors
     /// KMS away or the key disabled: nothing was changed.
     pub async fn rotate_data_keys(
         &self,
         tenant: &TenantId,
-        replay: Option<(&IdempotencyKey, Answering)>,
+        replay: Option<(&IdempotencyKey, AnswerOf)>,
         now: Timestamp,
         event: &AuditEvent,
     ) -> Result<Started> {

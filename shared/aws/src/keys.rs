@@ -1,6 +1,7 @@
 //! Every key of the table, and nothing else. The table of access patterns is `infra/decisions/0002-single-table.md`.
 
 mod intake;
+mod kind;
 mod syncs;
 
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ pub use intake::{
     DELIVERY, NOTICE, intake, intake_delivery, intake_notice, issue, issue_names, listener, parse_intake,
     refused_requests, repository, seen_delivery,
 };
+pub use kind::Kind;
 pub use syncs::{due_sync, due_syncs, parse_due_sync, provider_owner, sync, sync_state, syncs};
 
 /// Primary key of an item.
@@ -26,53 +28,6 @@ pub struct Key {
 
 fn key(pk: String, sk: impl Into<String>) -> Key {
     Key { pk, sk: sk.into() }
-}
-
-/// Kinds of things that have an integer id, a revision and a list of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    Project,
-    Application,
-    Registry,
-    SecretGroup,
-    Secret,
-    SecretProvider,
-    Environment,
-    /// Apart from those that are there, so that nothing that is conditional on an environment finds one.
-    DeletedEnvironment,
-    /// Of one that is about to be created: never shown.
-    EnvironmentDraft,
-}
-
-impl Kind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Project => "PROJECT",
-            Self::Application => "APPLICATION",
-            Self::Registry => "REGISTRY",
-            Self::SecretGroup => "SECRET_GROUP",
-            Self::Secret => "SECRET",
-            Self::SecretProvider => "SECRET_PROVIDER",
-            Self::Environment => "ENVIRONMENT",
-            Self::DeletedEnvironment => "DELETED_ENVIRONMENT",
-            Self::EnvironmentDraft => "ENVIRONMENT_DRAFT",
-        }
-    }
-
-    /// In messages.
-    pub fn noun(self) -> &'static str {
-        match self {
-            Self::Project => "project",
-            Self::Application => "application",
-            Self::Registry => "registry",
-            Self::SecretGroup => "secret group",
-            Self::Secret => "secret",
-            Self::SecretProvider => "secret provider",
-            Self::Environment => "environment",
-            Self::DeletedEnvironment => "deleted environment",
-            Self::EnvironmentDraft => "environment's draft",
-        }
-    }
 }
 
 fn tenant(tenant: &TenantId, rest: &str) -> String {
