@@ -216,7 +216,6 @@ impl Store {
     }
 
     /// What becomes of each, and what is to be written.
-    #[expect(clippy::type_complexity, reason = "results, or faults, and what goes with the results")]
     async fn imported(
         &self,
         tenant: &TenantId,

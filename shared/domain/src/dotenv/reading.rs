@@ -70,11 +70,12 @@ fn statement(text: &str) -> (Result<Statement, Invalid>, &str) {
         Some(_) | None => (Ok(Secret::new(bare(split_line(value).0).to_owned())), after),
     };
     let key = VariableKey::parse(key.trim_end_matches(BLANKS));
-    let value = value.and_then(|value| match value.expose().contains('\0') {
-        false => Ok(value),
-        true => {
-            Err(Invalid::new("format-string", "contains a NUL character", "remove it: an environment cannot hold it"))
+    let value = value.and_then(|value| {
+        if value.expose().contains('\0') {
+            let hint = "remove it: an environment cannot hold it";
+            return Err(Invalid::new("format-string", "contains a NUL character", hint));
         }
+        Ok(value)
     });
     (key.and_then(|key| Ok(Some((key, value?)))), after)
 }
