@@ -113,7 +113,7 @@ async fn every_fault_of_a_file_is_told_with_its_line_before_anything_is_written(
     .await;
     check(
         json!({"dotenv": "A=@secret:n33dle\nB=@secret:db/NONE"}),
-        &[("dotenv[1]", "format-secret-ref"), ("dotenv[2]", "reference-missing")],
+        &[("dotenv[1]", "format-secret-ref"), ("dotenv[2]", "unknown-reference")],
     )
     .await;
     check(

@@ -60,7 +60,7 @@ pub(crate) async fn list(
     let all: Vec<_> = found.data.iter().map(|stored| (&stored.body.application, state_of(stored.id))).collect();
     let released: Vec<_> = found.data.iter().map(|stored| (stored, state_of(stored.id))).collect();
     let watch = Watch::over_hosts_of(&state.store, call.tenant(), &all, call.now);
-    let changed = async { state.store.needs_redeploy(call.tenant(), &released).await };
+    let changed = state.store.needs_redeploy(call.tenant(), &released);
     let (watch, changed) = tokio::try_join!(watch, changed)?;
     Ok(page(found, |stored| {
         let (id, of) = (ApplicationId(stored.id), state_of(stored.id));
@@ -152,7 +152,7 @@ async fn answer<P>(
     let of = [(&stored.body.application, state)];
     let released = [(&stored, state)];
     let watch = Watch::over_hosts_of(store, call.tenant(), &of, call.now);
-    let changed = async { store.needs_redeploy(call.tenant(), &released).await };
+    let changed = store.needs_redeploy(call.tenant(), &released);
     let (watch, changed) = tokio::try_join!(watch, changed)?;
     let changed = changed.get(&ApplicationId(stored.id)).copied();
     Ok(answer_change(stored.revision, view(stored, state, &watch, changed)))

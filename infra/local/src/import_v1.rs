@@ -101,7 +101,7 @@ pub async fn run(out: &mut (impl Write + Send), options: Options) -> Result<Outc
         Err(faults) => return refuse(out, &faults),
     };
     let mut api = Api::sign_in(&options.url, options.credential).await?;
-    let mut tokens = options.tokens_file.map(|path| Tokens::open(path, api.url())).transpose()?;
+    let mut tokens = options.tokens_file.as_deref().map(|path| Tokens::open(path, api.url())).transpose()?;
     if let (Some(tokens), false) = (&mut tokens, options.dry_run) {
         tokens.finish_last(&mut api).await?;
     }

@@ -247,7 +247,7 @@ mod tests {
                 ApiError::Unprotected => "unprotected",
                 _ => "url",
             });
-            assert_eq!(found.as_deref(), expect.as_ref().map(|text| &**text).map_err(|text| text), "{text}");
+            assert_eq!(found.as_deref(), expect.as_ref().map(|text| &**text), "{text}");
         };
         check("http://127.0.0.1:8080/", Ok("http://127.0.0.1:8080"));
         check("http://[::1]:8080", Ok("http://[::1]:8080"));

@@ -36,6 +36,7 @@ impl OldKey {
     }
 }
 
+#[expect(deprecated, reason = "of the release of generic-array that the crate aes-gcm is built on")]
 fn decrypt<C: Aead + KeyInit>(key: &[u8; 32], sealed: &Sealed) -> Option<Vec<u8>> {
     let cipher = C::new_from_slice(key).ok()?;
     let nonce = Nonce::<C>::from_exact_iter(sealed.iv.iter().copied())?;

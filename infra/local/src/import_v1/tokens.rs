@@ -42,9 +42,9 @@ struct Line<'a> {
 
 impl Tokens {
     /// Goes on with what earlier runs wrote.
-    pub(super) fn open(path: PathBuf, url: &str) -> Result<Self, ImportError> {
-        let failed = |source| ImportError::Tokens { path: path.clone(), source };
-        let path = std::path::absolute(&path).map_err(failed)?;
+    pub(super) fn open(path: &Path, url: &str) -> Result<Self, ImportError> {
+        let failed = |source| ImportError::Tokens { path: path.to_owned(), source };
+        let path = std::path::absolute(path).map_err(failed)?;
         let mut beside = path.clone().into_os_string();
         beside.push(".unfinished");
         let file = DurableFile::at(path.clone());

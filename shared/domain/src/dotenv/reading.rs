@@ -72,10 +72,10 @@ fn statement(text: &str) -> (Result<Statement, Invalid>, &str) {
     let key = VariableKey::parse(key.trim_end_matches(BLANKS));
     let value = value.and_then(|value| {
         if value.expose().contains('\0') {
-            Err(Invalid::new("format-string", "contains a NUL character", "remove it: an environment cannot hold it"))
-        } else {
-            Ok(value)
+            let hint = "remove it: an environment cannot hold it";
+            return Err(Invalid::new("format-string", "contains a NUL character", hint));
         }
+        Ok(value)
     });
     (key.and_then(|key| Ok(Some((key, value?)))), after)
 }
