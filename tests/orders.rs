@@ -16,7 +16,7 @@ use tidegate_local::{
 
 use crate::support::{Application, Installation, Setup, eventually, own_worker::OwnWorker};
 
-async fn inspect(installation: &Installation, name: &str) -> ContainerInspectResponse {
+pub(crate) async fn inspect(installation: &Installation, name: &str) -> ContainerInspectResponse {
     installation.docker.inspect_container(name, None).await.unwrap()
 }
 
@@ -31,7 +31,7 @@ async fn runs(installation: &Installation, name: &str) -> Option<bool> {
 }
 
 /// What a person has started by hand under the application's name, from `image`; its id.
-async fn by_hand(installation: &Installation, application: &Application, image: &str) -> String {
+pub(crate) async fn by_hand(installation: &Installation, application: &Application, image: &str) -> String {
     let binding = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(application.port.to_string()) };
     let port = format!("{}/tcp", demo_image::PORT);
     let always = RestartPolicy { name: Some(RestartPolicyNameEnum::ALWAYS), maximum_retry_count: None };

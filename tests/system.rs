@@ -18,6 +18,7 @@ mod functions;
 mod fuzz;
 mod hosts;
 mod house;
+mod import_v1;
 mod isolation;
 mod issues;
 mod kill_matrix;

@@ -4,7 +4,7 @@
 //! the tokens first, with its `Idempotency-Key`: the next run asks the same again, and for a day the installation gives the
 //! same answer.
 
-use std::{io, path::PathBuf};
+use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
