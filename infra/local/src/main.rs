@@ -39,7 +39,7 @@ enum Command {
     /// Bring over what V1 had, from a dump of its tables as JSON, into a running installation
     ///
     /// Creates what is missing, leaves what is there, and lists what needs a decision. It can be run again at any time.
-    /// It calls as TIDEGATE_TOKEN (an API key, or a person's token), or else signs in with the admin password.
+    /// It calls as `TIDEGATE_TOKEN` (an API key, or a person's token), or else signs in with the admin password.
     /// Ends with 0 when all is done, with 3 when something needs a decision, with 1 when something failed.
     ImportV1(ImportArgs),
 }
@@ -51,7 +51,7 @@ struct ImportArgs {
     /// Of the installation
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
-    /// Who signs in, unless TIDEGATE_TOKEN is set
+    /// Who signs in, unless `TIDEGATE_TOKEN` is set
     #[arg(long, default_value = ADMIN, value_name = "NAME")]
     user: String,
     /// What was decided about the questions of an earlier run: JSON, or TOML if it is called *.toml
