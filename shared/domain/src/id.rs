@@ -50,12 +50,6 @@ integer_ids! {
     Revision,
 }
 
-impl Default for Epoch {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 impl Epoch {
     #[must_use]
     pub fn next(self) -> Self {
