@@ -99,7 +99,7 @@ pub(crate) async fn list(
     let mut states = state.store.sync_states(call.tenant(), &ids).await?;
     Ok(page(found, |provider| {
         // Deleted in between: it is shown as it was.
-        let state = states.remove(&provider.id).unwrap_or_default();
+        let state = states.remove(&provider.id).unwrap_or_else(SyncState::never);
         View::of(provider, state)
     }))
 }
@@ -110,7 +110,7 @@ pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creati
     let id = store.next_id(Kind::SecretProvider).await?;
     let stored = Stored::new(id, seal(store, &tenant, id, None, parsed).await?, now);
     let event = creation.call.event("secret-provider.created", format!("secret-provider/{id}"));
-    let first = SyncState::default().schedule(stored.body.interval(), now);
+    let first = SyncState::never().schedule(stored.body.interval(), now);
     let answer = first_answer(&View::of(stored.clone(), first));
     let created = store.create_provider(&tenant, &stored, creation.replay(&answer), &event).await?;
     Ok(answer_creation(&created, &answer))

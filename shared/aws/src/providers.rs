@@ -118,7 +118,7 @@ impl Store {
         event: &AuditEvent,
     ) -> Result<Created> {
         let id = SecretProviderId(stored.id);
-        let state = SyncState::default().schedule(stored.body.interval(), stored.created_at);
+        let state = SyncState::never().schedule(stored.body.interval(), stored.created_at);
         let owner = item(&keys::provider_owner(id), &Owner { tenant: tenant.clone() })?;
         let mut writes = self.state_writes(tenant, id, None, &state)?;
         writes.push(put(Part::Other, owner, &self.table, None));

@@ -50,13 +50,6 @@ integer_ids! {
     Revision,
 }
 
-#[expect(clippy::derivable_impls, reason = "the macro would give every id a default, and none but this has one")]
-impl Default for Epoch {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 impl Epoch {
     #[must_use]
     pub fn next(self) -> Self {

@@ -139,8 +139,7 @@ pub fn plan(listing: &[Listed], known: &[Known], rules: Rules) -> Result<Plan, V
     let mut plan = Plan { problems, held_back: fate.held_back, ..Plan::default() };
     plan.steps.extend(fate.stale.into_iter().map(|secret| Step::MarkStale { secret }));
     let renames = pairs.renames(&entries, known);
-    let taken: BTreeSet<_> = renames.iter().filter_map(final_rename).collect();
-    let is_renaming = !renames.is_empty();
+    let linked_anew: BTreeSet<_> = renames.iter().filter_map(final_rename).collect();
     plan.steps.extend(renames);
     let mut adds = Vec::new();
     for entry in entries.iter().filter(|entry| entry.has_value) {
@@ -152,7 +151,7 @@ pub fn plan(listing: &[Listed], known: &[Known], rules: Rules) -> Result<Plan, V
         let there = &listing[listed];
         let [here, wanted] = [&secret.value, &there.value].map(|value| value.as_ref().map(Secret::expose));
         let new_value = here != wanted;
-        let is_renamed = is_renaming && taken.contains(&secret.id);
+        let is_renamed = linked_anew.contains(&secret.id);
         match &secret.link {
             Link::Manual => plan.steps.push(Step::Adopt { secret: secret.id, listed }),
             Link::Synced { .. } if new_value || !is_renamed && !is_linked(&secret.link, there, rules.provider) => {

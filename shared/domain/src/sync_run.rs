@@ -154,7 +154,7 @@ impl SyncStatus {
 }
 
 /// What is known of a provider's syncs, beside the provider itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncState {
     /// Raised with every change but the holder's own counting.
@@ -186,6 +186,22 @@ pub enum Ending {
 }
 
 impl SyncState {
+    /// Of a provider that was never synced, and is not due.
+    pub fn never() -> Self {
+        Self {
+            revision: 0,
+            epoch: Epoch(0),
+            lease_until: None,
+            due_at: None,
+            asked: None,
+            run: None,
+            written: Written::default(),
+            last_sync_at: None,
+            last_sync_status: None,
+            last_failure: None,
+        }
+    }
+
     fn next(&self) -> Self {
         Self { revision: self.revision + 1, ..self.clone() }
     }
@@ -297,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_is_due_is_begun_once() {
-        let state = SyncState::default();
+        let state = SyncState::never();
         assert_eq!(state.begin(at(10), [0; 10]), None);
         let state = state.schedule(HOUR, at(10));
         let held = state.begin(at(10), [0; 10]).unwrap();
@@ -312,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_request_during_a_run_is_met_by_another_one() {
-        let held = SyncState::default().ask(asked(SyncTrigger::Webhook, false), at(10)).begin(at(10), [0; 10]).unwrap();
+        let held = SyncState::never().ask(asked(SyncTrigger::Webhook, false), at(10)).begin(at(10), [0; 10]).unwrap();
         let run = held.run.clone().unwrap();
         assert_eq!(run.asked.trigger, SyncTrigger::Webhook);
         let asked_again =
@@ -326,8 +342,7 @@ mod tests {
     #[test]
     fn what_comes_next_depends_on_how_it_ended() {
         let check = |ending, interval, expect: Option<i64>| {
-            let held =
-                SyncState::default().ask(asked(SyncTrigger::Manual, false), at(0)).begin(at(0), [0; 10]).unwrap();
+            let held = SyncState::never().ask(asked(SyncTrigger::Manual, false), at(0)).begin(at(0), [0; 10]).unwrap();
             let run = held.run.clone().unwrap();
             assert_eq!(held.finish(&run, ending, interval, at(0)).due_at, expect.map(at), "{ending:?}");
         };
@@ -366,7 +381,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_happens_what_is_asked_for_or_left_is_due(events in happens()) {
-            let (mut state, mut now) = (SyncState::default(), 0);
+            let (mut state, mut now) = (SyncState::never(), 0);
             for event in events {
                 now += 1;
                 let run = state.run.clone();

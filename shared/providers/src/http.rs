@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{
-    Client, ClientBuilder, RequestBuilder, StatusCode,
+    Client, ClientBuilder, RequestBuilder,
     header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER},
     redirect::Policy,
 };
@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// An answer that is no error of the source's own, read whole.
 pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
+    pub(crate) status: u16,
     pub(crate) is_json: bool,
     /// Wiped afterwards: it holds values or a token.
     pub(crate) body: Zeroizing<Vec<u8>>,
@@ -95,8 +95,8 @@ enum Sent {
 async fn once(request: RequestBuilder, bounds: Bounds) -> Result<Sent, ProviderError> {
     let exchange = async {
         let mut response = request.send().await.map_err(ProviderError::http)?;
-        let (status, after) = (response.status(), retry_after(response.headers()));
-        match status.as_u16() {
+        let (status, after) = (response.status().as_u16(), retry_after(response.headers()));
+        match status {
             300..=399 => return Err(ProviderError::Redirected),
             429 => return Ok(Sent::TooMany(after)),
             408 | 500..=599 => return Ok(Sent::Failed(after)),

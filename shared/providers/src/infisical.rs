@@ -11,7 +11,7 @@ use std::{
 };
 
 use reqwest::{
-    Client, StatusCode,
+    Client,
     header::{ACCEPT, AUTHORIZATION, HeaderValue},
 };
 use serde::Deserialize;
@@ -157,10 +157,10 @@ impl Infisical {
         let asked = Instant::now();
         let answer = http::ask(|| self.http.post(&url).json(&body), bounds).await?;
         match answer.status {
-            StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(ProviderError::LoginRefused),
-            StatusCode::NOT_FOUND => return Err(ProviderError::NoSuchApi),
-            other => return Err(ProviderError::Refused { status: other.as_u16() }),
+            200 => {}
+            401 | 403 => return Err(ProviderError::LoginRefused),
+            404 => return Err(ProviderError::NoSuchApi),
+            status => return Err(ProviderError::Refused { status }),
         }
         let Login { access_token, expires_in } = read(&answer)?;
         let life = if expires_in == 0 { LONGEST_LIFE } else { Duration::from_secs(expires_in).min(LONGEST_LIFE) };
@@ -180,26 +180,27 @@ impl Infisical {
             let error = refusal.error.as_deref();
             let is_no_route = match answer.status {
                 // A site whose pages answer for every address.
-                StatusCode::OK => !answer.is_json,
-                StatusCode::NOT_FOUND => error != Some("NotFound"),
+                200 => !answer.is_json,
+                404 => error != Some("NotFound"),
+                _ => false,
+            };
+            let is_over = match answer.status {
+                401 => true,
+                403 => error == Some("TokenError"),
                 _ => false,
             };
             match answer.status {
                 _ if is_no_route && is_old => return Err(ProviderError::NoSuchApi),
                 _ if is_no_route => self.is_old.store(true, Ordering::Relaxed),
-                StatusCode::OK => return read(&answer),
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-                    if answer.status == StatusCode::UNAUTHORIZED || error == Some("TokenError") =>
-                {
-                    if is_renewed {
-                        return Err(ProviderError::Denied);
-                    }
+                _ if is_over && is_renewed => return Err(ProviderError::Denied),
+                _ if is_over => {
                     is_renewed = true;
                     *self.token.lock().await = None;
                 }
-                StatusCode::FORBIDDEN => return Err(ProviderError::Denied),
-                StatusCode::NOT_FOUND => return Err(ProviderError::NotFound),
-                other => return Err(ProviderError::Refused { status: other.as_u16() }),
+                200 => return read(&answer),
+                403 => return Err(ProviderError::Denied),
+                404 => return Err(ProviderError::NotFound),
+                status => return Err(ProviderError::Refused { status }),
             }
         }
     }
