@@ -121,7 +121,7 @@ async fn without_its_record_a_reveal_reads_nothing() {
     let kept = Kept::filled().await;
     let (aws, detour) = FaultyAws::for_functions().await;
     let store = kept.store_through(detour);
-    let event = kept.event("secret.revealed");
+    let event = Kept::event("secret.revealed");
     aws.judge_by(|call| if call.is("TransactWriteItems") { Fate::Cut } else { Fate::Pass });
     let refused = store.reveal_secret(&kept.tenant, 1, None, kept.now, &event).await;
     assert!(refused.is_err());
@@ -158,7 +158,7 @@ async fn a_disabled_key_is_named_by_every_call_that_needs_it() {
     let kms = kept.admin.aws.clients().kms;
     kms.disable_key().key_id(kept.key_id().await).send().await.unwrap();
     let store = kept.store();
-    let event = kept.event("secret.revealed");
+    let event = Kept::event("secret.revealed");
     let refused = store.reveal_secret(&kept.tenant, 1, None, kept.now, &event).await;
     assert!(matches!(refused, Err(tidegate_aws::error::StoreError::KeyDisabled { .. })));
     let refused = kept.admin.post("data-keys/rotate", json!({})).await;

@@ -308,8 +308,8 @@ async fn people_cannot_write_what_a_provider_writes() {
     for (field, value) in expect.as_object().unwrap() {
         assert_eq!(&shown[field], value, "{field}");
     }
-    let changes = json!({"value": "mine", "name": "MINE", "groupId": 2, "source": "manual"});
-    let refused = admin.put("secrets/2", changes).await;
+    let not_theirs = json!({"value": "mine", "name": "MINE", "groupId": 2, "source": "manual"});
+    let refused = admin.put("secrets/2", not_theirs).await;
     let mut faults = refused.faults();
     faults.sort_unstable();
     assert_eq!(faults, [("groupId", "synced"), ("name", "synced"), ("source", "read-only"), ("value", "synced")]);

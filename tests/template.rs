@@ -313,6 +313,7 @@ fn what_a_function_logs_as_an_alarm_reaches_somebody() {
     }
 }
 
+#[test]
 fn what_cannot_be_made_again_outlives_the_stack() {
     let stack = control_plane();
     for name in ["Table", "Key", "People"] {

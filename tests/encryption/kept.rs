@@ -16,6 +16,7 @@ use tidegate_aws::{
 use tidegate_aws::{catalogue::Stored, registered::Source, secrets::NewSecret};
 use tidegate_domain::{
     id::{ApplicationId, EnvironmentId, ProjectId, SecretGroupId, SecretId, TenantId},
+    provider::RemotePath,
     secret::Secret,
     variable::{Scope, VariableKey},
 };
@@ -128,9 +129,15 @@ impl Kept {
 
     async fn fill_other(&self) {
         let (store, tenant, now) = (self.store(), &self.other, self.now);
-        let group = SecretGroup { name: "db".to_owned(), description: String::new() };
+        let group = SecretGroup {
+            name: "db".to_owned(),
+            description: String::new(),
+            provider_id: None,
+            remote_path: RemotePath::default(),
+            auto_sync: false,
+        };
         let group = Stored::new(store.next_id(Kind::SecretGroup).await.unwrap(), group, now);
-        store.create(tenant, &group, None, &self.event("group")).await.unwrap();
+        store.create(tenant, &group, None, &Self::event("group")).await.unwrap();
         for name in ["S1", "S2"] {
             let new = NewSecret {
                 group_id: SecretGroupId(group.id),
@@ -140,11 +147,11 @@ impl Kept {
                 expires_at: None,
             };
             let stored = store.new_secret(tenant, new, now).await.unwrap();
-            store.create_secret(tenant, &stored, None, &self.event("secret")).await.unwrap();
+            store.create_secret(tenant, &stored, None, &Self::event("secret")).await.unwrap();
         }
     }
 
-    pub(super) fn event(&self, action: &str) -> AuditEvent {
+    pub(super) fn event(action: &str) -> AuditEvent {
         AuditEvent {
             actor: "test".to_owned(),
             action: action.to_owned(),
@@ -156,14 +163,14 @@ impl Kept {
 
     /// Without a data key in its memory.
     pub(super) fn store(&self) -> Store {
-        self.store_of(&self.admin.aws.clients())
+        Self::store_of(&self.admin.aws.clients())
     }
 
     pub(super) fn store_through(&self, detour: Detour) -> Store {
-        self.store_of(&Clients::new(&self.admin.aws.sdk_config_through(detour), None))
+        Self::store_of(&Clients::new(&self.admin.aws.sdk_config_through(detour), None))
     }
 
-    fn store_of(&self, clients: &Clients) -> Store {
+    fn store_of(clients: &Clients) -> Store {
         let config = StoreConfig {
             table: TABLE.to_owned(),
             key: KEY_ALIAS.to_owned(),
@@ -246,7 +253,7 @@ impl Kept {
                 }
                 Of::Version(..) => {}
                 Of::Variable(..) | Of::Registry | Of::Github | Of::Names => {
-                    assert!(self.opens(place).await, "{place:?}")
+                    assert!(self.opens(place).await, "{place:?}");
                 }
             }
         }

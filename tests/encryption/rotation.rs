@@ -71,7 +71,7 @@ async fn under_many_keys(kept: &Kept) -> usize {
             value: Some(tidegate_domain::secret::Secret::new(format!("between {id}"))),
             ..tidegate_aws::secrets::SecretChange::none(&old.body)
         };
-        store.change_secret(&kept.tenant, &old, change, kept.now, &kept.event("secret.updated")).await.unwrap();
+        store.change_secret(&kept.tenant, &old, change, kept.now, &Kept::event("secret.updated")).await.unwrap();
     }
     4
 }

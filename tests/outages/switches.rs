@@ -78,8 +78,8 @@ async fn whatever_becomes_of_a_workers_writes_the_deployment_succeeds() {
             assert!(wrong.is_empty(), "{write}, {kind} {often} times: {wrong:?}");
             if often == 1 {
                 // What its own first try has written is no other process's: it does not begin a second time.
-                let tries = 1 + usize::from(write == "claim");
-                assert_eq!(claims.load(Ordering::SeqCst), tries, "{write}, {kind}: {}", lane.member.log());
+                let begun = 1 + usize::from(write == "claim");
+                assert_eq!(claims.load(Ordering::SeqCst), begun, "{write}, {kind}: {}", lane.member.log());
             }
             tried += 1;
         }

@@ -55,7 +55,7 @@ impl Synced {
         let store = self.installation.stack.store().clone();
         let id = SecretProviderId(self.provider);
         let run = tokio::spawn(async move {
-            let until = Instant::now() + Duration::from_secs(600);
+            let until = Instant::now() + Duration::from_mins(10);
             Syncer::new(store, later).run(&stack::tenant(), id, until).await
         });
         let mut ticks = tokio::time::interval(Duration::from_millis(1));
@@ -198,7 +198,7 @@ async fn a_sync_that_is_killed_again_and_again_comes_to_the_same_end() {
     let before = versions(&synced).await;
     synced.meter.take();
     let run = Syncer::new(synced.installation.stack.store().clone(), later);
-    let until = Instant::now() + Duration::from_secs(600);
+    let until = Instant::now() + Duration::from_mins(10);
     let ran = run.run(&stack::tenant(), SecretProviderId(synced.provider), until).await.unwrap();
     let writes = synced.writes();
     assert!(matches!(ran, Ran::Finished(_)));

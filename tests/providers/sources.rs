@@ -107,9 +107,12 @@ async fn a_refused_login_is_final() {
     assert_eq!(all(&connection, "/").await, Err("login-refused"));
     assert_eq!(source.logins(), 1);
     // "Too many" without a time is what racing another wrong login looks like.
-    source.judge_by(|call| match call.line.contains("login") {
-        true => Fate::Answer(429, Vec::new(), json!({"message": "Failed to acquire lock: rate limit exceeded"})),
-        false => Fate::Pass,
+    source.judge_by(|call| {
+        if call.line.contains("login") {
+            Fate::Answer(429, Vec::new(), json!({"message": "Failed to acquire lock: rate limit exceeded"}))
+        } else {
+            Fate::Pass
+        }
     });
     assert_eq!(all(&connection, "/").await, Err("rate-limited"));
     assert_eq!(source.logins(), 2);
@@ -145,7 +148,7 @@ async fn limits_and_outages_are_waited_for_within_reason() {
 #[tokio::test]
 async fn a_source_that_takes_too_long_is_left() {
     let source = FakeInfisical::start().await;
-    at_first(&source, 99, || Fate::Late(Duration::from_secs(600)));
+    at_first(&source, 99, || Fate::Late(Duration::from_mins(10)));
     let connection = connection(ProviderType::Infisical, &source.config(), Duration::from_secs(1)).await;
     assert_eq!(all(&connection, "/").await, Err("unavailable"));
 }

@@ -29,7 +29,7 @@ impl Synced {
 
     /// What the function does each minute.
     pub(super) async fn pass(&self) -> Passed {
-        self.syncer().pass(Instant::now() + Duration::from_secs(60)).await.unwrap()
+        self.syncer().pass(Instant::now() + Duration::from_mins(1)).await.unwrap()
     }
 
     async fn told(&self, id: u64, body: &str, signature: &str) -> (u16, Value) {
@@ -125,7 +125,7 @@ async fn two_runs_of_one_provider_never_overlap() {
     let second = async {
         was_seen.wait_for(|seen| *seen).await.unwrap();
         let tenant = stack::tenant();
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         let ran = synced.syncer().run(&tenant, SecretProviderId(synced.provider), until).await.unwrap();
         assert!(matches!(ran, Ran::Nothing), "{ran:?}");
         let waiting = synced.ask(json!({})).await;
@@ -169,12 +169,12 @@ async fn a_run_that_is_out_of_time_is_finished_by_the_next_pass() {
         force: false,
     };
     synced.installation.stack.store().ask_for_sync(&tenant, id, &asked, clock::now(), None).await.unwrap();
-    let syncer = synced.syncer();
+    let pass = synced.syncer();
     let mut passes = 0;
     let ended = eventually("the end of the run", async || {
         passes += 1;
         let until = Instant::now() + Duration::from_millis(60);
-        match syncer.run(&tenant, id, until).await.unwrap() {
+        match pass.run(&tenant, id, until).await.unwrap() {
             Ran::Finished(run) => Some(run),
             Ran::Continues | Ran::Nothing => None,
         }
