@@ -317,7 +317,7 @@ fn write(path: &Path, content: &str) {
     fs::write(path, content).unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_goes_from_faults_over_decisions_to_the_end() {
     let installation = quiet().await;
     let good = dump("registry.example.com/shop", "registry.example.com", 8080);

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 use tidegate_domain::{
     id::{ApplicationId, ProjectId, Revision, SecretId, TenantId},
     variable::Scope,
@@ -31,8 +30,11 @@ use crate::{
 };
 
 mod ciphertexts;
+mod position;
 
 use ciphertexts::{Ciphertext, Held};
+pub(crate) use position::Position;
+use position::Stage;
 
 /// Whoever may have read a value before it was sealed anew has written it back by then: no function runs longer.
 const SETTLED: SignedDuration = SignedDuration::from_mins(2);
@@ -46,55 +48,6 @@ const PAGE_OF_SECRETS: usize = 5;
 const MOST_BYTES: usize = 1 << 20;
 /// How often a page is read again because somebody has changed it.
 const ATTEMPTS: u32 = 10;
-
-/// Where a walk goes on. A stage that is begun has neither; one of nested lists has the parent that was finished, or the one
-/// in hand with the place in its list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Position {
-    stage: Stage,
-    parent: Option<u64>,
-    after: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Stage {
-    /// With the key that requests of issues are named with.
-    Settings,
-    Registries,
-    Providers,
-    Global,
-    Projects,
-    Applications,
-    // What is deleted or restored between the two is looked at twice rather than not at all.
-    Environments,
-    DeletedEnvironments,
-    Secrets,
-}
-
-impl Stage {
-    fn next(self) -> Option<Self> {
-        match self {
-            Self::Settings => Some(Self::Registries),
-            Self::Registries => Some(Self::Providers),
-            Self::Providers => Some(Self::Global),
-            Self::Global => Some(Self::Projects),
-            Self::Projects => Some(Self::Applications),
-            Self::Applications => Some(Self::Environments),
-            Self::Environments => Some(Self::DeletedEnvironments),
-            Self::DeletedEnvironments => Some(Self::Secrets),
-            Self::Secrets => None,
-        }
-    }
-}
-
-impl Position {
-    pub(crate) const START: Self = Self { stage: Stage::Settings, parent: None, after: None };
-
-    fn stage_after(stage: Stage) -> Option<Self> {
-        stage.next().map(|stage| Self { stage, parent: None, after: None })
-    }
-}
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
