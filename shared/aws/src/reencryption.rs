@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use tidegate_domain::{
     id::{ApplicationId, ProjectId, Revision, SecretId, TenantId},
     variable::Scope,
