@@ -132,9 +132,12 @@ async fn killed_in_the_bake_time(mode: Mode, seconds: u32) -> (Installation, Own
     let installation = Installation::start_with(Setup { no_worker: true, ..Setup::default() }).await;
     let worker = OwnWorker::of(&installation);
     let process = worker.start();
-    let application = installation.register(json!({"rollout": {"bakeSeconds": seconds}})).await;
+    let application = installation.register(json!({})).await;
     let ended = installation.release(&application, "v1", Mode::Ok).await;
     assert_eq!(ended["status"], "succeeded", "{ended}\n{}", worker.log());
+    // Only now: a first version has its bake time, too.
+    let rollout = json!({"rollout": {"bakeSeconds": seconds}});
+    installation.put(&format!("applications/{}", application.id), &rollout).await.expect(200);
     installation.push(&application, "v2", mode).await;
     let id = installation.deploy(&application, "v2").await.expect(202)["deploymentId"].as_str().unwrap().to_owned();
     let previous = format!("{}.tidegate-prev", application.container);

@@ -279,9 +279,9 @@ async fn what_is_due_is_found_by_its_reminder() {
 }
 
 /// A synced secret, as a provider's sync makes one.
-async fn synced(store: &Store, now: Timestamp) -> Stored<StoredSecret> {
+async fn synced(store: &Store, provider: u64, now: Timestamp) -> Stored<StoredSecret> {
     let source = |stale| Source::Synced {
-        provider_id: SecretProviderId(7),
+        provider_id: SecretProviderId(provider),
         remote_id: "remote-1".to_owned(),
         remote_path: "/db/PASSWORD".to_owned(),
         stale,
@@ -302,9 +302,15 @@ async fn synced(store: &Store, now: Timestamp) -> Stored<StoredSecret> {
 #[tokio::test]
 async fn people_cannot_write_what_a_provider_writes() {
     let admin = with_secret("x").await;
-    synced(&store(&admin, None), clock::now()).await;
+    let config = json!({"siteUrl": "https://infisical.example.com", "clientId": "ours", "clientSecret": "x",
+        "projectId": "shop", "environment": "prod", "path": "/"});
+    let provider = json!({"name": "infisical-prod", "type": "infisical", "config": config});
+    let provider = admin.post("secret-providers", provider).await;
+    assert_eq!(provider.status, StatusCode::CREATED, "{}", provider.body);
+    let provider = provider.body["id"].as_u64().unwrap();
+    synced(&store(&admin, None), provider, clock::now()).await;
     let shown = admin.get("secrets/2").await.body;
-    let expect = json!({"source": "synced", "providerId": 7, "providerReference": "/db/PASSWORD", "stale": true, "valueVersion": 1});
+    let expect = json!({"source": "synced", "providerId": provider, "providerReference": "/db/PASSWORD", "stale": true, "valueVersion": 1});
     for (field, value) in expect.as_object().unwrap() {
         assert_eq!(&shown[field], value, "{field}");
     }
