@@ -6,7 +6,7 @@ mod tasks;
 use std::{fmt::Write as _, time::Duration};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tidegate_domain::{
     assignment::{AssignmentState, LEASE, Outcome, Progress},
     id::{DeploymentId, Epoch, HostName, TenantId},
@@ -22,6 +22,7 @@ use crate::{
     hosts::Heartbeat,
     keys::{self, Key},
     queues::{Queue, Received, Report},
+    random,
     table::{Item, Table, number, text},
     write::Expression,
 };
@@ -117,7 +118,9 @@ impl HostSide {
         committed: bool,
         now: Timestamp,
     ) -> Result<Result<(), Lost>> {
-        let lease_until = now + LEASE;
+        // The clock tells no two claims of one millisecond apart; this does, so that one knows its own write again.
+        let own = i64::from(u32::from_be_bytes(random::bytes()) % 1_000_000);
+        let lease_until = now + LEASE + SignedDuration::from_nanos(own);
         let change = Expression::new(
             "SET #epoch = :epoch, #status = :running, leaseUntil = :lease, attempts = :attempts, \
              startedAt = :at, progress = :progress, switching = :switching",
