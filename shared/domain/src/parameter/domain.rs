@@ -10,6 +10,11 @@ use crate::invalid::Invalid;
 
 /// No name of 253 characters is longer before UTS-46 makes it ASCII, unless it is padded with what that leaves out.
 const MAX_BYTES: usize = 1_024;
+/// As many of a label, whose punycode takes time that is quadratic in its length. In ASCII, which is as it stays: 63.
+const MAX_LABEL_BYTES: usize = 4 * MAX_ASCII_LABEL_BYTES;
+const MAX_ASCII_LABEL_BYTES: usize = 63;
+/// What UTS-46 takes for a dot.
+const DOTS: [char; 4] = ['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'];
 
 /// Last labels that stand for no place of the public DNS (RFC 2606, RFC 6761, RFC 6762, RFC 7686, and `internal` by the
 /// resolution of the ICANN board of 2024).
@@ -25,7 +30,8 @@ pub(super) fn check(text: &str) -> Result<Verdict, Invalid> {
 /// names of large hosters have them (`r3---sn-….example.com`).
 pub(super) fn to_ascii(text: &str) -> Result<String, Invalid> {
     let text = text.strip_suffix('.').unwrap_or(text);
-    let name = (text.len() <= MAX_BYTES).then(|| uts46(text, Hyphens::CheckFirstLast)).flatten();
+    let fits = text.len() <= MAX_BYTES && text.split(DOTS).all(label_fits);
+    let name = fits.then(|| uts46(text, Hyphens::CheckFirstLast)).flatten();
     // A label in punycode has no second one inside, nor hyphens where punycode marks itself.
     let is_sound = |label: &str| !label.starts_with("xn--") || uts46(label, Hyphens::Check).is_some();
     let Some(name) = name.filter(|name| name.split('.').all(is_sound)) else {
@@ -53,6 +59,10 @@ pub(super) fn to_ascii(text: &str) -> Result<String, Invalid> {
         }
         Some(_) => Ok(name.into_owned()),
     }
+}
+
+fn label_fits(label: &str) -> bool {
+    label.len() <= if label.is_ascii() { MAX_ASCII_LABEL_BYTES } else { MAX_LABEL_BYTES }
 }
 
 fn uts46(text: &str, hyphens: Hyphens) -> Option<Cow<'_, str>> {
@@ -116,6 +126,9 @@ mod tests {
             "a.b.ck",
             "example。com",
             "ｅｘａｍｐｌｅ．ｃｏｍ",
+            &format!("{label}。{label}｡{label}．com"),
+            &format!("{}.com", "ａ".repeat(63)),
+            &format!("{}.com", "𝐚".repeat(63)),
             "faß.de",
             &longest,
             &format!("{longest}."),
