@@ -37,12 +37,6 @@ fn worker_with(installation: &Installation, lines: &str) -> OwnWorker {
     OwnWorker::of_host(installation, &stack::host(), &installation.prefix, lines)
 }
 
-/// What a service manager does to stop it.
-fn terminate(process: &Process) {
-    let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", process.0.id())]).status().unwrap();
-    assert!(sent.success());
-}
-
 async fn end_of(mut process: Process) -> ExitStatus {
     eventually("the worker ends", async || process.0.try_wait().unwrap()).await
 }
@@ -85,8 +79,8 @@ async fn a_worker_that_stops_in_a_pull_hands_it_back_as_if_it_had_never_begun() 
     reaches(&installation, &application, &id, "pull").await;
 
     let told = Instant::now();
-    terminate(&process);
-    terminate(&process);
+    process.terminate();
+    process.terminate();
     let status = end_of(process).await;
     println!(
         "figure: told to stop in a pull, the worker had handed it back and ended after {} ms",
@@ -121,7 +115,7 @@ async fn a_worker_that_stops_in_a_switch_ends_it_first() {
     let id = queue(&installation, &application, "v2").await;
     reaches(&installation, &application, &id, "check").await;
 
-    terminate(&process);
+    process.terminate();
     let status = end_of(process).await;
     assert!(status.success(), "{status}\n{}", worker.log());
     // Nobody else is there to bring it back.
@@ -143,7 +137,7 @@ async fn the_service_manager_is_told_when_it_is_ready_that_it_lives_and_that_it_
     }
     // It waits for work, and so says it more often than the watchdog wants.
     assert!(manager.hears_within("WATCHDOG=1", Duration::from_millis(900)).await, "{}", worker.log());
-    terminate(&process);
+    process.terminate();
     manager.hears("STOPPING=1").await;
     assert!(end_of(process).await.success(), "{}", worker.log());
 }

@@ -1,96 +1,111 @@
 //! One host with one worker, on which one deployment after the other is disturbed, and has to come out right.
 
-use std::{
-    convert::Infallible,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, time::Duration};
 
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tidegate_local::demo_image::Mode;
 
 use crate::{
     crash::gate::Gate,
-    support::{Application, Installation, eventually, fleet::Member, relay::Fate},
+    orders,
+    support::{Application, Installation, eventually, fleet::Member},
 };
 
 /// A visitor waits so long. The first packets to a network interface that was just made may be lost.
 const VISIT: Duration = Duration::from_millis(200);
 
-/// What is deployed over what.
+/// What is done, and with what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Case {
     /// A good version over a running one.
     Over,
     /// A version that never gets healthy over a running one.
     Back,
+    /// A version that dies in its bake time over a running one.
+    Bake,
+    /// A good version over a running one, taken back because another host refuses it.
+    Return,
     /// A good version where nothing runs.
     First,
+    /// A good version over what somebody has started by hand.
+    Adopt,
+    Restart,
+    Stop,
+    /// Of a stopped one.
+    Start,
+    Remove,
 }
 
-/// Where in the deployment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Point {
-    /// The n-th call that changes something in Docker.
-    Docker(usize),
-    /// The first write of this kind, see [`AwsCall::of_a_worker`](crate::support::faults::AwsCall::of_a_worker).
-    Aws(&'static str),
-    /// The report that follows the finish.
-    LastReport,
-    /// The new version answers, and is being checked; it does not get healthy before the kill, however late that is.
-    Check,
-}
+impl Case {
+    /// How it ends.
+    pub(crate) fn status(self) -> &'static str {
+        match self {
+            Self::Back | Self::Bake | Self::Return => "rolled_back",
+            _ => "succeeded",
+        }
+    }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
-    Before,
-    Amid,
-    After,
-}
+    /// What may be there first after a restart of the worker: one of the versions, or what else is asked for.
+    pub(crate) fn allowed(self) -> &'static [&'static str] {
+        match self {
+            Self::Over | Self::Back | Self::Bake | Self::Return | Self::Adopt => &["old", "new"],
+            Self::First => &["new"],
+            Self::Restart | Self::Start => &["old"],
+            Self::Stop => &["stopped"],
+            Self::Remove => &["none"],
+        }
+    }
 
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Before => "before",
-            Self::Amid => "amid",
-            Self::After => "after",
-        })
+    /// Of a path, where no version is deployed.
+    fn verb(self) -> Option<&'static str> {
+        match self {
+            Self::Restart => Some("restart"),
+            Self::Stop => Some("stop"),
+            Self::Start => Some("start"),
+            Self::Remove => Some("remove"),
+            _ => None,
+        }
+    }
+
+    fn mode(self) -> Mode {
+        match self {
+            Self::Back => Mode::Unhealthy,
+            Self::Bake => Mode::CrashLater,
+            _ => Mode::Ok,
+        }
     }
 }
 
-/// What came of one kill.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub step: String,
-    pub moment: Moment,
-    /// What the killed worker left, by name and state.
-    pub left: String,
-    /// What answered first: `old`, `new`, or another.
-    pub ran: String,
-    /// From the restart to that.
-    pub recovered: Duration,
-    pub status: String,
-    /// What is not as it must be.
-    pub wrong: Vec<String>,
+/// What there is of the application, as far as all that was done to it has succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Now {
+    Nothing,
+    Runs,
+    Stopped,
 }
 
 pub(crate) struct Lane<'a> {
-    installation: &'a Installation,
+    pub(super) installation: &'a Installation,
     pub(crate) member: Member,
-    gate: Gate,
+    /// A host that runs nothing of what the lane's own may.
+    refusing: Option<Member>,
+    /// What the lane's own host may mount.
+    mountable: TempDir,
+    pub(super) gate: Gate,
     application: Application,
-    /// How the next version is checked.
-    check: Value,
+    /// How it was registered last.
+    registered: Value,
+    /// For what is started by hand: an image that is on the host, and the version in it.
+    image: Option<(String, String)>,
     versions: u32,
+    now: Now,
+    /// The version that runs, or is stopped.
     running: String,
     /// What is being tried, for whoever reads of its failure.
-    doing: String,
+    pub(super) doing: String,
 }
 
 /// Of an application that is slow to get healthy. A good version has all the time that a busy machine may need; one that
@@ -104,7 +119,7 @@ fn check(case: Case) -> Value {
 const HEALTHY: &str = "/healthy";
 
 /// Not passed before the test has made the new version healthy, and not failed for as long as anybody looks.
-fn held(case: Case) -> Value {
+pub(super) fn held(case: Case) -> Value {
     // On the way back nobody makes it healthy, and the end of this time is waited for.
     let start_period = if case == Case::Back { 15_000 } else { 120_000 };
     http(&format!("/read{HEALTHY}"), start_period)
@@ -118,17 +133,23 @@ fn http(path: &str, start_period_ms: u64) -> Value {
 impl<'a> Lane<'a> {
     /// With an application, of which nothing runs.
     pub(crate) async fn open(installation: &'a Installation, name: &str) -> Self {
+        let mountable = tempfile::tempdir().unwrap();
         // So that images are removed too.
-        let member = Member::join(installation, name, "keep_images = 1\n").await;
+        let lines = format!("keep_images = 1\nallowed_bind_mounts = [\"{}\"]\n", mountable.path().display());
+        let member = Member::join(installation, name, &lines).await;
         let gate = Gate::before(installation.registry.addr()).await;
         let application = register(installation, &member, &gate).await;
         Self {
             installation,
             member,
+            refusing: None,
+            mountable,
             gate,
             application,
-            check: check(Case::First),
+            registered: json!({}),
+            image: None,
             versions: 0,
+            now: Now::Nothing,
             running: String::new(),
             doing: String::new(),
         }
@@ -136,60 +157,108 @@ impl<'a> Lane<'a> {
 
     /// Makes the state that the case begins with.
     pub(crate) async fn prepare(&mut self, case: Case) {
+        self.calm();
         match case {
-            Case::Over | Case::Back if self.running.is_empty() => {
-                self.calm();
-                self.is_checked_by(check(Case::Over)).await;
+            Case::Over | Case::Back | Case::Bake | Case::Restart | Case::Stop | Case::Remove => self.run().await,
+            Case::Return => {
+                self.run().await;
+                if self.refusing.is_none() {
+                    let name = format!("{}-refuses", self.member.host);
+                    let refusing = Member::join(self.installation, &name, "").await;
+                    refusing.start();
+                    self.refusing = Some(refusing);
+                }
+            }
+            Case::Start => {
+                self.run().await;
+                self.operate("stop").await;
+                self.now = Now::Stopped;
+            }
+            Case::First => self.begin_anew().await,
+            Case::Adopt => {
+                if self.image.is_none() {
+                    self.run().await;
+                    let runs = orders::inspect(self.installation, &self.application.container).await;
+                    self.image = Some((runs.image.unwrap(), self.running.clone()));
+                }
+                self.begin_anew().await;
+                let (image, version) = self.image.clone().unwrap();
+                orders::by_hand(self.installation, &self.application, &image).await;
+                self.running = version;
+            }
+        }
+        self.is_registered_with(&self.registration(case)).await;
+        self.calm();
+    }
+
+    /// A version runs, and none is being watched any more.
+    async fn run(&mut self) {
+        match self.now {
+            Now::Runs => {}
+            Now::Stopped => self.operate("start").await,
+            Now::Nothing => {
+                self.is_registered_with(&self.registration(Case::Over)).await;
                 let (version, id) = self.deploy(Mode::Ok).await;
                 let ended = self.installation.ended(&self.application, &id).await;
                 assert_eq!(ended["status"], "succeeded", "{ended}\n{}", self.member.log());
                 self.running = version;
             }
-            Case::Over | Case::Back => {}
-            Case::First => {
-                self.application = register(self.installation, &self.member, &self.gate).await;
-                self.check = check(case);
-                self.running = String::new();
-            }
         }
-        self.is_checked_by(check(case)).await;
-        self.calm();
+        self.now = Now::Runs;
+    }
+
+    async fn operate(&self, verb: &str) {
+        let ended = self.installation.operate(&self.application, verb, &json!({})).await;
+        assert_eq!(ended["status"], "succeeded", "{ended}\n{}", self.member.log());
+    }
+
+    /// With another application, of which nothing runs.
+    async fn begin_anew(&mut self) {
+        self.application = register(self.installation, &self.member, &self.gate).await;
+        self.registered = json!({});
+        self.now = Now::Nothing;
+        self.running = String::new();
+    }
+
+    /// What the case asks of the application.
+    fn registration(&self, case: Case) -> Value {
+        let mut hosts = vec![self.member.host.as_str()];
+        let mut volumes = Vec::new();
+        if let Some(refusing) = self.refusing.as_ref().filter(|_| case == Case::Return) {
+            hosts.push(refusing.host.as_str());
+            volumes.push(json!({"source": self.mountable.path(), "target": "/data"}));
+        }
+        json!({"healthCheck": check(case), "hosts": {"names": hosts}, "container": {"volumes": volumes},
+            "adopt": case == Case::Adopt, "rollout": {"bakeSeconds": if case == Case::Bake { 4 } else { 0 }}})
+    }
+
+    /// As in the case, and checked so.
+    pub(super) async fn is_checked_by(&mut self, case: Case, check: Value) {
+        let mut registration = self.registration(case);
+        registration["healthCheck"] = check;
+        self.is_registered_with(&registration).await;
     }
 
     /// From the next version on.
-    async fn is_checked_by(&mut self, check: Value) {
-        if self.check == check {
+    async fn is_registered_with(&mut self, changes: &Value) {
+        if self.registered == *changes {
             return;
         }
         let path = format!("applications/{}", self.application.id);
         let mut registered = self.installation.get(&path).await.expect(200);
-        registered["healthCheck"] = check.clone();
+        registered.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         self.installation.put(&path, &registered).await.expect(200);
-        self.check = check;
+        self.registered = changes.clone();
     }
 
     /// Nothing goes wrong any more, and the worker works.
-    fn calm(&self) {
+    pub(super) fn calm(&self) {
         self.member.docker.let_all_pass();
         self.member.aws.let_all_pass();
         self.gate.open();
         if !self.member.lives() {
             self.member.start();
         }
-    }
-
-    /// The calls that change something in Docker, if nothing goes wrong.
-    pub(crate) async fn rehearse(&mut self, case: Case) -> Vec<String> {
-        self.prepare(case).await;
-        let (version, id) = self.deploy(mode(case)).await;
-        let ended = self.installation.ended(&self.application, &id).await;
-        assert_eq!(ended["status"], if case == Case::Back { "rolled_back" } else { "succeeded" }, "{ended}");
-        if case != Case::Back {
-            self.running = version;
-        }
-        // The record may be a moment ahead of the clean-up.
-        self.one_container().await;
-        self.member.docker.seen()
     }
 
     /// A deployment that nobody dies in: `disturb` says what goes wrong beside it, `meanwhile` runs once it is accepted. How
@@ -203,12 +272,24 @@ impl<'a> Lane<'a> {
         self.prepare(case).await;
         disturb(&self.member);
         let old = self.running.clone();
-        let (new, id) = self.deploy(mode(case)).await;
+        let (new, id) = self.begin(case).await;
         meanwhile(self, &id, &new).await;
-        let ended = self.installation.ended(&self.application, &id).await;
+        let ended = self.end(&id).await;
         let mut wrong = Vec::new();
-        self.check_end(&ended, old, new, &mut wrong).await;
+        self.check_end(case, &ended, old, new, &mut wrong).await;
         (ended, wrong)
+    }
+
+    /// The version that is then to run, if all is well, and the deployment's id.
+    pub(super) async fn begin(&mut self, case: Case) -> (String, String) {
+        let Some(verb) = case.verb() else { return self.deploy(case.mode()).await };
+        let path = format!("applications/{}/{verb}", self.application.id);
+        let accepted = self.installation.post(&path, &json!({})).await.expect(202);
+        (self.running.clone(), accepted["deploymentId"].as_str().unwrap().to_owned())
+    }
+
+    pub(super) async fn end(&self, id: &str) -> Value {
+        self.installation.ended(&self.application, id).await
     }
 
     async fn deploy(&mut self, mode: Mode) -> (String, String) {
@@ -223,129 +304,91 @@ impl<'a> Lane<'a> {
         (version, accepted["deploymentId"].as_str().unwrap().to_owned())
     }
 
-    /// Kills the worker there, starts it again, and looks at what comes of it.
-    pub(crate) async fn kill_at(&mut self, case: Case, point: Point, step: &str, moment: Moment) -> Row {
-        self.prepare(case).await;
-        self.doing = format!("killed {moment} {step}");
-        if point == Point::Check {
-            self.is_checked_by(held(case)).await;
-        }
-        self.arm(point, moment);
-        let old = self.running.clone();
-        let (new, id) = self.deploy(mode(case)).await;
-        if point == Point::Check {
-            self.soon("the check of the new version", async || self.is_checking(&id, &new).await.then_some(())).await;
-            assert!(self.member.kill(), "{}: it was dead", self.doing);
-        }
-        self.soon("the end of the worker", async || (!self.member.lives()).then_some(())).await;
-        let left = self.soon("the containers", async || self.listed().await).await;
-        let mut row = Row {
-            step: step.to_owned(),
-            moment,
-            left,
-            ran: String::new(),
-            recovered: Duration::ZERO,
-            status: String::new(),
-            wrong: Vec::new(),
-        };
-        let restarted = Instant::now();
-        self.calm();
-        let answered = self
-            .soon("an answer of the application", async || {
-                self.visit("/").await.filter(|text| text.starts_with("version "))
-            })
-            .await;
-        row.recovered = restarted.elapsed();
-        row.ran = match answered.trim().trim_start_matches("version ") {
-            version if version == old => "old".to_owned(),
-            version if version == new => "new".to_owned(),
-            other => other.to_owned(),
-        };
-        let ended = tokio::select! {
-            ended = self.installation.ended(&self.application, &id) => ended,
-            never = self.say_healthy(), if point == Point::Check && case != Case::Back => match never {},
-        };
-        ended["status"].as_str().unwrap_or_default().clone_into(&mut row.status);
-        self.check_end(&ended, old, new, &mut row.wrong).await;
-        row
-    }
-
-    /// Whether the new version answers, and the worker has said that it checks it.
-    async fn is_checking(&self, id: &str, new: &str) -> bool {
-        let path = format!("deployments/{id}");
-        let shown = self.installation.get(&path).await.expect(200);
-        shown["targets"][0]["step"] == "check"
-            && self.visit("/").await.is_some_and(|text| text == format!("version {new}\n"))
-    }
-
-    /// Of whichever container is checked, and of any that comes after it.
-    async fn say_healthy(&self) -> Infallible {
-        let mut ticks = tokio::time::interval(Duration::from_millis(50));
-        loop {
-            ticks.tick().await;
-            let _ = self.visit(&format!("/write{HEALTHY}")).await;
-        }
-    }
-
-    fn arm(&self, point: Point, moment: Moment) {
-        let fate = move || match moment {
-            Moment::Before => Fate::DieBefore,
-            Moment::Amid => Fate::DieAmid,
-            Moment::After => Fate::DieAfter,
-        };
-        let is_finished = Arc::new(AtomicBool::new(false));
-        match point {
-            Point::Check => {}
-            Point::Docker(wanted) => {
-                let gate = self.gate.closing();
-                self.member.docker.judge_by(move |call| {
-                    if call.nth != wanted {
-                        return Fate::Pass;
-                    }
-                    if moment == Moment::Amid && call.name == "pull" {
-                        gate.close();
-                    }
-                    fate()
-                });
-            }
-            Point::Aws(wanted) => {
-                self.member.aws.judge_by(move |call| {
-                    let is_it = call.of_a_worker() == Some(wanted);
-                    if is_it { fate() } else { Fate::Pass }
-                });
-            }
-            Point::LastReport => {
-                self.member.aws.judge_by(move |call| match call.of_a_worker() {
-                    Some("finish") => {
-                        is_finished.store(true, Ordering::SeqCst);
-                        Fate::Pass
-                    }
-                    Some("report") if is_finished.load(Ordering::SeqCst) => fate(),
-                    _ => Fate::Pass,
-                });
-            }
-        }
-    }
-
-    async fn check_end(&mut self, ended: &Value, old: String, new: String, wrong: &mut Vec<String>) {
-        let runs = match ended["status"].as_str() {
+    /// That the record, Docker and the application say the same.
+    pub(super) async fn check_end(
+        &mut self,
+        case: Case,
+        ended: &Value,
+        old: String,
+        new: String,
+        wrong: &mut Vec<String>,
+    ) {
+        self.running = match ended["status"].as_str() {
             Some("succeeded") => new,
             Some("rolled_back" | "failed") => old,
             other => panic!("{other:?} is no end: {ended}"),
         };
-        self.running.clone_from(&runs);
-        self.one_container().await;
-        let answer = self.soon("an answer", async || self.visit("/").await).await;
-        if answer != format!("version {runs}\n") {
-            wrong.push(format!("{} runs, and the record says {runs}", answer.trim()));
+        self.now = match case {
+            Case::Stop => Now::Stopped,
+            Case::Remove => Now::Nothing,
+            _ => Now::Runs,
+        };
+        self.rests(case).await;
+        let runs = &self.running;
+        if self.now == Now::Runs {
+            let answer = self.soon("an answer", async || self.visit("/").await).await;
+            if answer != format!("version {runs}\n") {
+                wrong.push(format!("{} runs, and the record says {runs}", answer.trim()));
+            }
         }
         let shown = self.installation.get(&format!("applications/{}", self.application.id)).await.expect(200);
-        if shown["status"]["version"] != json!(runs) {
+        let state = match self.now {
+            Now::Runs => "running",
+            Now::Stopped => "stopped",
+            Now::Nothing => "removed",
+        };
+        if shown["status"]["state"] != state {
+            wrong.push(format!("the application's record says {}, not {state}", shown["status"]["state"]));
+        }
+        if self.now != Now::Nothing && shown["status"]["version"] != json!(runs) {
             wrong.push(format!("the application's record says {}, not {runs}", shown["status"]["version"]));
         }
         let events = ended["timeline"].as_array().unwrap().iter().filter(|e| e["event"] == ended["status"]).count();
         if events != 1 {
             wrong.push(format!("it ended {events} times"));
+        }
+    }
+
+    /// Nothing but what the case leaves, under its name. The record may be a moment ahead of the clean-up.
+    pub(super) async fn rests(&self, case: Case) {
+        let name = &self.application.container;
+        let left = match case {
+            Case::Stop => format!("{name} exited"),
+            Case::Remove => String::new(),
+            _ => format!("{name} running"),
+        };
+        self.soon(&format!("only {left}"), async || (self.listed().await? == left).then_some(())).await;
+    }
+
+    /// The first that a visitor or the engine shows of what the case comes to.
+    pub(super) async fn shows(&self, case: Case) -> Option<String> {
+        let word = match case {
+            Case::Stop => "stopped",
+            Case::Remove => "none",
+            _ => return self.visit("/").await.filter(|text| text.starts_with("version ")),
+        };
+        let listed = self.listed().await?;
+        let name = &self.application.container;
+        (listed == if case == Case::Stop { format!("{name} exited") } else { String::new() }).then(|| word.to_owned())
+    }
+
+    /// The step that the functions say the host is at.
+    pub(super) async fn is_at(&self, id: &str, step: &str) -> bool {
+        let shown = self.installation.get(&format!("deployments/{id}")).await.expect(200);
+        shown["targets"][0]["step"] == step
+    }
+
+    /// Whether the new version answers, and the worker has said that it checks it.
+    pub(super) async fn is_checking(&self, id: &str, new: &str) -> bool {
+        self.is_at(id, "check").await && self.visit("/").await.is_some_and(|text| text == format!("version {new}\n"))
+    }
+
+    /// Of whichever container is checked, and of any that comes after it.
+    pub(super) async fn say_healthy(&self) -> Infallible {
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            ticks.tick().await;
+            let _ = self.visit(&format!("/write{HEALTHY}")).await;
         }
     }
 
@@ -368,15 +411,8 @@ impl<'a> Lane<'a> {
         &self.running
     }
 
-    async fn one_container(&self) {
-        self.soon("one container of the application, under its name", async || {
-            (self.listed().await? == format!("{} running", self.application.container)).then_some(())
-        })
-        .await;
-    }
-
     /// As [`eventually`], and tells what the worker said, and of which step.
-    async fn soon<T>(&self, what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    pub(super) async fn soon<T>(&self, what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
         let seen = std::panic::AssertUnwindSafe(eventually(what, look)).catch_unwind().await;
         seen.unwrap_or_else(|_| {
             let (log, calls) = (self.member.log(), self.member.docker.seen());
@@ -391,7 +427,7 @@ impl<'a> Lane<'a> {
 
     /// Names and states of the application's containers. Nothing if the engine would not say, as one does that is just
     /// removing a container.
-    async fn listed(&self) -> Option<String> {
+    pub(super) async fn listed(&self) -> Option<String> {
         let options = ListContainersOptionsBuilder::default().all(true).build();
         let listed = self.installation.docker.list_containers(Some(options)).await.ok()?;
         let mut seen: Vec<String> = listed
@@ -413,13 +449,6 @@ impl<'a> Lane<'a> {
     }
 }
 
-fn mode(case: Case) -> Mode {
-    match case {
-        Case::Over | Case::First => Mode::Ok,
-        Case::Back => Mode::Unhealthy,
-    }
-}
-
 async fn register(installation: &Installation, member: &Member, gate: &Gate) -> Application {
     let name = format!("gated-{}", crate::support::hex(&tidegate_aws::random::bytes::<3>()));
     let registry = json!({"name": name, "server": gate.server(), "authType": "username-password",
@@ -427,7 +456,7 @@ async fn register(installation: &Installation, member: &Member, gate: &Gate) -> 
     let registry = installation.post("registries", &registry).await.expect(201)["id"].clone();
     let application = installation
         .register(json!({"image": format!("{}/demo/{name}", gate.server()), "registryId": registry,
-            "hosts": {"names": [member.host.as_str()]}, "healthCheck": check(Case::First)}))
+            "hosts": {"names": [member.host.as_str()]}}))
         .await;
     let slow =
         json!({"scope": "application", "applicationId": application.id, "key": "HEALTHY_AFTER_MS", "value": "300"});

@@ -104,7 +104,7 @@ async fn whatever_docker_does_with_a_call_the_old_or_the_new_version_runs_and_th
     let installation = &installation;
     let mut lanes = join_all((0..3).map(async |n| Lane::open(installation, &format!("lane-{n}")).await)).await;
     lanes[0].rehearse(Case::Over).await;
-    let seen = lanes[0].rehearse(Case::Over).await;
+    let seen = lanes[0].rehearse(Case::Over).await.docker;
     let all: Vec<_> = (1..=seen.len()).flat_map(|nth| kinds.map(|kind| (nth, kind))).collect();
     let shares = lanes.iter_mut().enumerate().map(async |(n, lane)| {
         let mut ends = Vec::new();

@@ -37,6 +37,12 @@ pub(crate) fn binary(name: &str) -> PathBuf {
 pub(crate) struct Process(pub Child);
 
 impl Process {
+    /// What a service manager does to stop it.
+    pub(crate) fn terminate(&self) {
+        let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.0.id())]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// `kill -9`, and the end of it.
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();

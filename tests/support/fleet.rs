@@ -46,6 +46,11 @@ impl Member {
         self.victim.kill()
     }
 
+    /// As a service manager tells it to stop.
+    pub(crate) fn terminate(&self) {
+        self.victim.terminate();
+    }
+
     pub(crate) fn lives(&self) -> bool {
         self.victim.lives()
     }

@@ -104,6 +104,10 @@ impl Victim {
         self.slot().take().map(Process::kill).is_some()
     }
 
+    pub(crate) fn terminate(&self) {
+        self.slot().as_ref().expect("it lives").terminate();
+    }
+
     pub(crate) fn lives(&self) -> bool {
         self.slot().is_some()
     }
