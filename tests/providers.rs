@@ -1,6 +1,7 @@
 //! Secrets that come from outside, through the public API: added, followed, kept, and never lost silently.
 
 mod crash;
+mod detaching;
 mod sources;
 mod told;
 

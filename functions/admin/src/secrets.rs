@@ -82,6 +82,8 @@ impl View {
     }
 }
 
+const MANUAL: &str = "manual";
+
 struct SourceView {
     source: &'static str,
     provider_id: Option<u64>,
@@ -92,7 +94,7 @@ struct SourceView {
 impl SourceView {
     fn of(source: Source) -> Self {
         match source {
-            Source::Manual => Self { source: "manual", provider_id: None, provider_reference: None, stale: false },
+            Source::Manual => Self { source: MANUAL, provider_id: None, provider_reference: None, stale: false },
             Source::Synced { provider_id, remote_id: _, remote_path, stale } => Self {
                 source: "synced",
                 provider_id: Some(provider_id.0),
@@ -102,12 +104,24 @@ impl SourceView {
         }
     }
 
-    /// Nobody writes where a secret comes from; it may be sent back as it was answered.
-    fn take(self, form: &mut Form) {
-        form.fixed("source", &self.source.into());
+    /// Where the secret is to come from. A synced one is taken from its provider with `"source": "manual"`; the other way
+    /// leads through a sync alone. What else tells of it may be sent back as it was answered.
+    fn take(self, form: &mut Form, stored: Source) -> Source {
+        let source = form.defaulted("source", self.source.to_owned(), |text: String| {
+            if text == self.source || text == MANUAL {
+                return Ok(text);
+            }
+            let suggestion = format!("leave it out, or write {MANUAL} to take a secret from its provider");
+            Err(Invalid::new("read-only", "cannot be changed into this", suggestion))
+        });
+        form.read_only(&["stale", "valueVersion", "expired", "usedBy"]);
+        if source != self.source {
+            form.read_only(&["providerId", "providerReference"]);
+            return Source::Manual;
+        }
         form.fixed("providerId", &self.provider_id.into());
         form.fixed("providerReference", &self.provider_reference.into());
-        form.read_only(&["stale", "valueVersion", "expired", "usedBy"]);
+        stored
     }
 }
 
@@ -116,6 +130,7 @@ struct Parsed {
     group_id: SecretGroupId,
     name: String,
     value: SecretField,
+    source: Source,
     expires_at: Option<Timestamp>,
 }
 
@@ -125,9 +140,10 @@ fn read(mut form: Form, stored: Option<&StoredSecret>) -> Result<Parsed, Problem
     let value = masked::secret(&mut form, "value", stored.is_some());
     let expires_at = form.nullable("expiresAt", stored.and_then(|s| s.expires_at), |text: String| reminder(&text));
     let source = stored.map(|s| s.source.clone()).unwrap_or_default();
+    let source = SourceView::of(source.clone()).take(&mut form, source);
     if let (Some(stored), Source::Synced { .. }) = (stored, &source) {
         let synced = || {
-            let hint = "change it at the provider, and sync; here only expiresAt can be set";
+            let hint = "change it at the provider, and sync; or take it from there with \"source\": \"manual\"";
             Invalid::new("synced", "comes from a provider, whose sync alone writes it", hint)
         };
         if group_id.is_some_and(|group| group != stored.group_id) {
@@ -140,8 +156,7 @@ fn read(mut form: Form, stored: Option<&StoredSecret>) -> Result<Parsed, Problem
             form.refuse("value", synced());
         }
     }
-    SourceView::of(source).take(&mut form);
-    form.finish(|| Some(Parsed { group_id: group_id?, name: name?, value: value?, expires_at }))
+    form.finish(|| Some(Parsed { group_id: group_id?, name: name?, value: value?, source, expires_at }))
 }
 
 /// To the second: it is a date to be reminded of, and found by.
@@ -177,10 +192,10 @@ pub(crate) async fn list(
 }
 
 pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creation) -> Result<Response, Problem> {
-    let Parsed { group_id, name, value, expires_at } = read(Form::of_body(creation.body.take())?, None)?;
+    let Parsed { group_id, name, value, source, expires_at } = read(Form::of_body(creation.body.take())?, None)?;
     let SecretField::New(value) = value else { return Err(Problem::internal()) };
     let (store, tenant) = (&state.store, creation.call.tenant());
-    let new = NewSecret { group_id, name, value, source: Source::Manual, expires_at };
+    let new = NewSecret { group_id, name, value, source, expires_at };
     let stored = store.new_secret(tenant, new, creation.call.now).await?;
     let id = stored.id;
     let event = creation.call.event("secret.created", format!("secret/{id}"));
@@ -217,13 +232,14 @@ pub(crate) async fn change(
         conditions.allow_change(old.revision)?;
         let mut form = Form::of_body(body.value.clone())?;
         take_stamps(&mut form, old.id);
-        let Parsed { group_id, name, value, expires_at } = read(form, Some(&old.body))?;
+        let Parsed { group_id, name, value, source, expires_at } = read(form, Some(&old.body))?;
         let value = match value {
             SecretField::Keep => None,
             SecretField::New(value) => Some(value),
         };
-        let change = SecretChange { group_id, name, value, expires_at, ..SecretChange::none(&old.body) };
-        let event = call.event("secret.updated", format!("secret/{}", old.id));
+        let action = if source == old.body.source { "secret.updated" } else { "secret.detached" };
+        let event = call.event(action, format!("secret/{}", old.id));
+        let change = SecretChange { group_id, name, value, source, expires_at };
         match store.change_secret(tenant, &old, change, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, View::of(stored, call.now))),
             Err(error) => race.lost(error)?,
