@@ -234,7 +234,7 @@ fn each_function_opens_and_seals_only_what_it_must() {
         ("WebhookRole", &["secret", "snapshot", "replay"][..], &["snapshot", "job", "replay", "intake"][..]),
         ("AdminRole", &["secret", "snapshot", "replay"], &["secret", "snapshot", "job", "replay"]),
         ("ProgressRole", &["snapshot"], &["job"]),
-        ("ValidationRole", &["secret", "snapshot", "replay", "intake"], &["snapshot", "job", "replay"]),
+        ("ValidationRole", &["secret", "snapshot", "replay", "intake"], &["secret", "snapshot", "job", "replay"]),
         ("ApprovalsRole", &["secret", "snapshot"], &["job"]),
         ("SyncRole", &["secret"], &["secret"]),
     ] {
