@@ -79,7 +79,7 @@ async fn an_accepted_deployment_takes_five_round_trips_however_much_it_configure
     let mut figures = Vec::new();
     for variables in [10, 200] {
         let [first, second] = configured(&installation, variables).await;
-        installation.stack.store().forget_data_keys();
+        installation.stack.forget_data_keys();
         let begun = Instant::now();
         let cold = calls_of(&installation, &meter, &first).await;
         let cold_figure = figure("cold", variables, &cold, begun);

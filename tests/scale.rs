@@ -49,7 +49,7 @@ async fn tenant() -> Tenant {
     let group = installation.post("secret-groups", &json!({"name": "many"})).await.expect(201)["id"].as_u64().unwrap();
     for index in 0..FEW {
         if index % (FEW / DATA_KEYS) == 0 {
-            installation.stack.store().forget_data_keys();
+            installation.stack.forget_data_keys();
         }
         let secret = json!({"groupId": group, "name": format!("S{index}"), "value": format!("secret-{index}")});
         let secret = installation.post("secrets", &secret).await.expect(201)["id"].clone();
@@ -104,7 +104,7 @@ impl Tenant {
     /// Of each thing that is measured.
     async fn measure(&self) -> Vec<(String, Vec<String>)> {
         let (cold, warm) = (self.application().await, self.application().await);
-        self.installation.stack.store().forget_data_keys();
+        self.installation.stack.forget_data_keys();
         let cold_calls = self.deployment(&cold).await;
         let warm_calls = self.deployment(&warm).await;
         assert_eq!(kms(&warm_calls), 0, "{warm_calls:?}");

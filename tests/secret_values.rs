@@ -314,11 +314,11 @@ async fn people_cannot_write_what_a_provider_writes() {
     for (field, value) in expect.as_object().unwrap() {
         assert_eq!(&shown[field], value, "{field}");
     }
-    let not_theirs = json!({"value": "mine", "name": "MINE", "groupId": 2, "source": "manual"});
+    let not_theirs = json!({"value": "mine", "name": "MINE", "groupId": 2});
     let refused = admin.put("secrets/2", not_theirs).await;
     let mut faults = refused.faults();
     faults.sort_unstable();
-    assert_eq!(faults, [("groupId", "synced"), ("name", "synced"), ("source", "read-only"), ("value", "synced")]);
+    assert_eq!(faults, [("groupId", "synced"), ("name", "synced"), ("value", "synced")]);
     let restored = admin.post("secrets/2/versions/1/restore", json!({})).await;
     assert_eq!(restored.status, StatusCode::CONFLICT, "{}", restored.body);
     let mut back = shown;

@@ -12,6 +12,7 @@ pub(crate) mod fleet;
 pub(crate) mod own_worker;
 mod registry;
 pub(crate) mod relay;
+mod roles;
 
 use std::{fmt::Write as _, net::TcpListener, path::Path, time::Duration};
 
@@ -34,6 +35,7 @@ use tidegate_local::{
 pub(crate) use answer::Answer;
 pub(crate) use cleaning::{Cleaning, beside, containers};
 pub(crate) use registry::PrivateRegistry;
+use roles::Roles;
 
 /// Longer than anything here takes on a slow machine; what takes longer has failed.
 const BOUND: Duration = Duration::from_secs(90);
@@ -61,6 +63,7 @@ pub(crate) struct Installation {
     /// Before the name of every container of this test.
     pub prefix: String,
     pub admin_token: String,
+    _roles: Roles,
 }
 
 /// A registered application.
@@ -83,6 +86,7 @@ impl Installation {
         let prefix = format!("test-{}-", hex(&random::bytes::<6>()));
         let docker = demo_image::connect().await.unwrap();
         let password = hex(&random::bytes::<12>());
+        let roles = Roles::default();
         let options = Options {
             data: setup.data.map(Path::to_owned),
             admin_password: Some(Secret::new(password.clone())),
@@ -92,6 +96,7 @@ impl Installation {
             container_prefix: prefix.clone(),
             meter: setup.meter,
             detour: setup.detour,
+            permits: Some(roles.permits()),
             ..Options::throw_away()
         };
         let stack = Box::pin(Stack::start(options)).await.unwrap();
@@ -105,6 +110,7 @@ impl Installation {
             prefix,
             admin_token: String::new(),
             _cleaning: cleaning,
+            _roles: roles,
         };
         let body = json!({"username": "admin", "password": password});
         let signed_in = installation.call(Method::POST, "/api/v2/auth/login", None, &[], Some(&body)).await;

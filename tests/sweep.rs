@@ -167,7 +167,7 @@ async fn a_deployment_that_could_not_be_launched_without_the_key_service_is_laun
     claim(&side, first).await;
     finish(&side, first).await;
 
-    installation.stack.store().forget_data_keys();
+    installation.stack.forget_data_keys();
     installation.aws().stop_sqs_kms();
     // Folded, or not, by which of the two came first; but the second cannot be launched.
     let away = sweep(installation.stack.store()).await;

@@ -27,6 +27,10 @@ fn host(more: &[(&str, &str)]) -> Stack {
     Stack::read("host.yaml", &own.iter().chain(more).copied().collect::<Vec<_>>())
 }
 
+pub(crate) fn function(role: &str) -> Identity {
+    Identity::new(&control_plane(), role)
+}
+
 pub(crate) fn worker() -> Identity {
     Identity::new(&host(&[]), "Role")
 }

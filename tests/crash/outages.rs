@@ -72,7 +72,7 @@ async fn without_the_key_service_a_call_gets_503_and_leaves_nothing() {
     installation.push(&application, "v2", Mode::Ok).await;
     let aws = installation.aws();
     let away = || {
-        installation.stack.store().forget_data_keys();
+        installation.stack.forget_data_keys();
         aws.stop_sqs_kms();
     };
     nothing_is_half_written(&installation, &application, away, || aws.resume_sqs_kms().unwrap()).await;

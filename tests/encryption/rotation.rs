@@ -295,7 +295,7 @@ async fn a_pass_without_a_rotation_is_one_query() {
 
 /// Data keys of purpose `secret` that a deployment unwraps when it has none in its memory.
 async fn unwrapped(installation: &Installation, aws: &FaultyAws, application: &crate::support::Application) -> usize {
-    installation.stack.store().forget_data_keys();
+    installation.stack.forget_data_keys();
     let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let seen = Arc::clone(&count);
     aws.judge_by(move |call| {
@@ -317,7 +317,7 @@ async fn a_deployment_unwraps_one_data_key_after_a_rotation() {
     let application = installation.register(json!({})).await;
     let group = installation.post("secret-groups", &json!({"name": "db"})).await.expect(201)["id"].clone();
     for index in 0..8 {
-        installation.stack.store().forget_data_keys();
+        installation.stack.forget_data_keys();
         let secret = json!({"groupId": group, "name": format!("S{index}"), "value": "value"});
         installation.post("secrets", &secret).await.expect(201);
     }

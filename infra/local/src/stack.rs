@@ -1,7 +1,7 @@
 //! Everything together, in one process: the functions' routers behind one address, the embedded AWS, and a worker on
 //! the local Docker engine.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -19,6 +19,7 @@ use tidegate_aws::{
     clock,
     error::StoreError,
     meter::Meter,
+    permit::Permit,
     store::{Store, StoreConfig},
 };
 use tidegate_domain::{
@@ -56,6 +57,32 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// What people's tokens are made for.
 const CLIENT_ID: &str = "tidegate";
 
+/// The functions, each of which has a role of its own on AWS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Function {
+    Webhook,
+    Admin,
+    Validation,
+    Progress,
+    Approvals,
+    Sync,
+}
+
+/// What each function's calls of AWS are judged by.
+pub struct Permits(Box<dyn Fn(Function) -> Permit + Send>);
+
+impl Permits {
+    pub fn new(of: impl Fn(Function) -> Permit + Send + 'static) -> Self {
+        Self(Box::new(of))
+    }
+}
+
+impl fmt::Debug for Permits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permits")
+    }
+}
+
 /// How to start.
 #[derive(Debug)]
 pub struct Options {
@@ -77,6 +104,8 @@ pub struct Options {
     pub meter: Option<Meter>,
     /// What the functions' calls of AWS go through, for tests that make them fail.
     pub detour: Option<Detour>,
+    /// What the functions' roles allow, for tests that hold them to that; the stand-ins allow everything.
+    pub permits: Option<Permits>,
     /// What callers reach the API under, where that is not its own address: `https://deploy.example.com`.
     pub public_url: Option<String>,
 }
@@ -94,6 +123,7 @@ impl Options {
             container_prefix: String::new(),
             meter: None,
             detour: None,
+            permits: None,
             public_url: None,
         }
     }
@@ -132,6 +162,8 @@ pub enum StackError {
 pub struct Stack {
     address: SocketAddr,
     store: Store,
+    /// Those of the functions.
+    stores: Vec<Store>,
     queues: Queues,
     admin_password: AdminPassword,
     stop: watch::Sender<bool>,
@@ -171,9 +203,20 @@ impl Stack {
             (Some(aws), None) => Some(aws.sdk_config().clone()),
             (None, _) => None,
         };
-        let through = |meter| config.as_ref().map_or_else(|| clients.clone(), |config| Clients::new(config, meter));
-        let (metered, unmetered) = (through(options.meter), through(None));
-        let store = Store::new(&metered, store_config(&queues));
+        let through = |meter, permit| {
+            config.as_ref().map_or_else(|| clients.clone(), |config| Clients::with_permit(config, meter, permit))
+        };
+        let unmetered = through(None, None);
+        // Of its own for each function, as on AWS: what one of them remembers the others do not know.
+        let mut stores = Vec::new();
+        let mut store_of = |function, meter| {
+            let permit = options.permits.as_ref().map(|permits| (permits.0)(function));
+            let store = Store::new(&through(meter, permit), store_config(&queues));
+            stores.push(store.clone());
+            store
+        };
+        let mut metered = |function| store_of(function, options.meter.clone());
+        let store = Store::new(&through(options.meter.clone(), None), store_config(&queues));
         let (tenant, host) = (tenant(), host());
         let admin_password = people::admin(&store, options.admin_password).await?;
         worker::register(&store, &tenant, &host).await.map_err(StackError::Host)?;
@@ -182,21 +225,23 @@ impl Stack {
         let (stop, stopped) = watch::channel(false);
         let mut running = JoinSet::new();
         let public_url = options.public_url.unwrap_or_else(|| format!("http://{address}"));
-        running.spawn(serve(listener, router(address, &public_url, &store)?, stopped.clone()));
-        running.spawn(fold_reports(unmetered.clone(), store.clone(), queues.reports_url.clone(), stopped.clone()));
+        let router = router(address, &public_url, metered(Function::Admin), metered(Function::Webhook))?;
+        running.spawn(serve(listener, router, stopped.clone()));
+        let progress = metered(Function::Progress);
+        running.spawn(fold_reports(unmetered.clone(), progress, queues.reports_url.clone(), stopped.clone()));
         running.spawn(handle_intake(
             unmetered.clone(),
-            store.clone(),
+            metered(Function::Validation),
             queues.intake_url.clone(),
             public_url,
             stopped.clone(),
         ));
         if options.sweeps {
-            // A store of its own: what the sweep calls is no caller's doing, and is not counted.
-            running.spawn(sweep(Store::new(&unmetered, store_config(&queues)), stopped.clone()));
+            // What the sweep calls is no caller's doing, and is not counted.
+            running.spawn(sweep(store_of(Function::Approvals, None), stopped.clone()));
         }
         if options.syncs {
-            let syncer = Syncer::new(Store::new(&unmetered, store_config(&queues)), clock::now);
+            let syncer = Syncer::new(store_of(Function::Sync, None), clock::now);
             running.spawn(sync(syncer, stopped.clone()));
         }
         if options.worker {
@@ -210,7 +255,7 @@ impl Stack {
             };
             running.spawn(worker::start(&clients, settings, stopped)?);
         }
-        Ok(Self { address, store, queues, admin_password, stop, running, aws })
+        Ok(Self { address, store, stores, queues, admin_password, stop, running, aws })
     }
 
     /// Where the API answers.
@@ -230,6 +275,11 @@ impl Stack {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// As if all functions had just started.
+    pub fn forget_data_keys(&self) {
+        self.stores.iter().chain([&self.store]).for_each(Store::forget_data_keys);
     }
 
     /// Where the queues are.
@@ -274,7 +324,7 @@ fn store_config(queues: &Queues) -> StoreConfig {
 }
 
 /// All functions' routes behind one address, as the API Gateway puts them.
-fn router(address: SocketAddr, public_url: &str, store: &Store) -> Result<Router, StackError> {
+fn router(address: SocketAddr, public_url: &str, admin: Store, webhook: Store) -> Result<Router, StackError> {
     let url = format!("http://{address}");
     let issuer = Issuer {
         jwks_url: format!("{url}/.well-known/jwks.json"),
@@ -283,9 +333,8 @@ fn router(address: SocketAddr, public_url: &str, store: &Store) -> Result<Router
         name: "tidegate-local".to_owned(),
     };
     let local_issuer = LocalIssuer::generate(&issuer).map_err(StackError::Issuer)?;
-    let admin = AdminState::new(store.clone(), Verifier::new(issuer), Some(Arc::new(local_issuer)));
-    let routes =
-        tidegate_admin::router(admin).merge(tidegate_webhook::routes(WebhookState::new(store.clone(), public_url)));
+    let admin = AdminState::new(admin, Verifier::new(issuer), Some(Arc::new(local_issuer)));
+    let routes = tidegate_admin::router(admin).merge(tidegate_webhook::routes(WebhookState::new(webhook, public_url)));
     let routes = routes.route("/metrics", get(tell_measures));
     Ok(layer::complete(routes).layer(middleware::from_fn(fake_gateway)))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 
-use crate::{call_log::CallLog, meter::Meter};
+use crate::{call_log::CallLog, meter::Meter, permit::Permit};
 
 /// DynamoDB, SQS and KMS as the SDK finds them: endpoint, region and credentials come from the environment.
 #[derive(Debug, Clone)]
@@ -35,6 +35,11 @@ impl Clients {
 
     /// `meter` counts every call.
     pub fn new(config: &SdkConfig, meter: Option<Meter>) -> Self {
+        Self::with_permit(config, meter, None)
+    }
+
+    /// As [`Clients::new`]; `permit` judges every call.
+    pub fn with_permit(config: &SdkConfig, meter: Option<Meter>, permit: Option<Permit>) -> Self {
         let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(config);
         let mut sqs = aws_sdk_sqs::config::Builder::from(config);
         let mut kms = aws_sdk_kms::config::Builder::from(config);
@@ -42,6 +47,11 @@ impl Clients {
             dynamodb = dynamodb.interceptor(meter.clone());
             sqs = sqs.interceptor(meter.clone());
             kms = kms.interceptor(meter);
+        }
+        if let Some(permit) = permit {
+            dynamodb = dynamodb.interceptor(permit.clone());
+            sqs = sqs.interceptor(permit.clone());
+            kms = kms.interceptor(permit);
         }
         Self {
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),

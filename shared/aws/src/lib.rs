@@ -28,6 +28,7 @@ pub mod limits;
 pub mod material;
 pub mod measures;
 pub mod meter;
+pub mod permit;
 pub mod providers;
 pub mod queues;
 pub mod random;
