@@ -64,8 +64,9 @@ async fn while_github_is_away_or_wants_no_more_requests_everything_waits() {
         }
         seen.push(kind);
         match asked.fetch_add(1, Ordering::Relaxed) {
-            n if n % 2 == 0 => Fate::Answer(502, Vec::new(), "Server Error"),
-            n => limited(n / 2),
+            n if n % 3 == 0 => Fate::Answer(502, Vec::new(), "Server Error"),
+            n if n % 3 == 1 => Fate::Answer(302, vec![("location", "https://example.com/".to_owned())], "Found"),
+            n => limited(n / 3),
         }
     });
     let number = shop.github.open("writer", &body("v1", &[]), &["deploy"]).await;

@@ -149,8 +149,11 @@ fn refusal(status: StatusCode, headers: &HeaderMap, message: &str, now: Timestam
         429 => limited(now + PAUSE),
         403 if is_told => limited(now + PAUSE),
         401 | 403 => GithubError::Denied { status: status.as_u16() },
-        // Moved for good, or for now; deleted.
-        301 | 302 | 307 | 308 | 410 => GithubError::Gone,
+        // Deleted.
+        410 => GithubError::Gone,
+        // Not followed, as the credentials would go along. A repository that was renamed, or something in between that is in
+        // trouble: neither is a reason to leave what an issue holds where it is.
+        300..=399 => GithubError::malformed("it answers with a redirect"),
         404 => GithubError::NotFound,
         408 | 500..=599 => match seconds {
             Some(until) => limited(until),
@@ -196,7 +199,8 @@ mod tests {
         check(401, &[], "Bad credentials", "denied 401");
         check(404, &[], "Not Found", "not found");
         check(410, &[], "This issue was deleted", "gone");
-        check(301, &[], "Moved Permanently", "gone");
+        check(301, &[], "Moved Permanently", "away");
+        check(302, &[("location", "https://elsewhere.example")], "", "away");
         check(422, &[], "Validation Failed", "refused 422");
         check(502, &[], "Server Error", "away");
         check(503, &[("retry-after", "120")], "", "+120");

@@ -14,7 +14,7 @@ pub enum GithubError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The issue was deleted, or it or its repository has moved. It does not come back.
+    /// The issue was deleted. It does not come back.
     #[error("what was asked for is not there any more")]
     Gone,
     /// It is not there, or not for these credentials: GitHub does not tell which.
