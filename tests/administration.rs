@@ -247,6 +247,40 @@ async fn a_change_can_insist_on_what_was_read() {
 }
 
 #[tokio::test]
+async fn what_changes_without_a_revision_is_sent_again() {
+    let admin = Admin::signed_in().await;
+    admin.created("projects", json!({"name": "one"})).await;
+    admin.created("environments", json!({"projectId": 1, "name": "Production"})).await;
+    admin.created("secret-groups", json!({"name": "db"})).await;
+    admin.created("secrets", json!({"groupId": 1, "name": "PASSWORD", "value": "v"})).await;
+    let ask = async |path: &str, tag: &str| {
+        let answer = admin.call(Method::GET, path, &[("If-None-Match", tag)], None).await;
+        (answer.status, answer.headers["etag"].to_str().unwrap().to_owned())
+    };
+    let seen = async |path: &str| {
+        let (status, tag) = ask(path, "\"none\"").await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+        assert_eq!(ask(path, &tag).await, (StatusCode::NOT_MODIFIED, tag.clone()), "{path}");
+        tag
+    };
+    let (secret, environment) = (seen("secrets/1").await, seen("environments/env-1").await);
+    let reference = json!({"scope": "global", "key": "P", "value": "@secret:1", "valueType": "secret_ref"});
+    admin.created("variables", reference).await;
+    assert_eq!(admin.call(Method::POST, "environments/env-1/activate", &[], None).await.status, StatusCode::OK);
+    for (path, tag, field, now) in
+        [("secrets/1", secret, "usedBy", json!(1)), ("environments/env-1", environment, "isActive", json!(true))]
+    {
+        let (status, other) = ask(path, &tag).await;
+        assert_eq!((status, other == tag), (StatusCode::OK, false), "{path}");
+        let shown = admin.get(path).await.body;
+        assert_eq!((&shown[field], &shown["revision"]), (&now, &json!(1)), "{path}");
+        // The revision is what a change insists on.
+        let change = admin.call(Method::PUT, path, &[("If-Match", &tag)], Some(json!({"name": "OTHER"}))).await;
+        assert_eq!(change.status, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn last_write_wins_without_losing_either() {
     let admin = Admin::signed_in().await;
     admin.created("projects", json!({"name": "one"})).await;

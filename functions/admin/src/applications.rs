@@ -134,28 +134,30 @@ pub(crate) async fn find(
 pub(crate) async fn show(
     State(state): State<AdminState>,
     call: Call<Read>,
+    conditions: Conditions,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let stored = find(&state, call.tenant(), &id).await?;
-    let current =
+    let state_of =
         state.store.application_state(call.tenant(), ApplicationId(stored.id)).await.map_err(missing(WHAT))?;
-    // Sent whole each time: the status in it changes without the revision.
-    answer(&state.store, &call, stored, &current).await
+    let revision = stored.revision;
+    conditions.answer_live(revision, current(&state.store, &call, stored, &state_of).await?)
 }
 
-async fn answer<P>(
+/// The application as it was stored, with what is known of it now.
+async fn current<P>(
     store: &Store,
     call: &Call<P>,
     stored: Stored<RegisteredApplication>,
     state: &ApplicationState,
-) -> Result<Response, Problem> {
+) -> Result<View, Problem> {
     let of = [(&stored.body.application, state)];
     let released = [(&stored, state)];
     let watch = Watch::over_hosts_of(store, call.tenant(), &of, call.now);
     let changed = store.needs_redeploy(call.tenant(), &released);
     let (watch, changed) = tokio::try_join!(watch, changed)?;
     let changed = changed.get(&ApplicationId(stored.id)).copied();
-    Ok(answer_change(stored.revision, view(stored, state, &watch, changed)))
+    Ok(view(stored, state, &watch, changed))
 }
 
 pub(crate) async fn change(
@@ -184,7 +186,10 @@ pub(crate) async fn change(
         let new = RegisteredApplication { application, ..old.body.clone() };
         let event = call.event("application.updated", format!("application/{}", old.id));
         match store.replace_application(tenant, &old, new, call.now, &event).await {
-            Ok(stored) => return answer(store, &call, stored, &current).await,
+            Ok(stored) => {
+                let revision = stored.revision;
+                return Ok(answer_change(revision, self::current(store, &call, stored, &current).await?));
+            }
             Err(error) => race.lost(error)?,
         }
     }

@@ -156,10 +156,11 @@ pub(crate) async fn clone(
 pub(crate) async fn show(
     State(state): State<AdminState>,
     call: Call<Read>,
+    conditions: Conditions,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let stored = find(&state.store, call.tenant(), &id).await?;
-    Ok(answer_change(stored.revision, current(&state.store, call.tenant(), &stored).await?))
+    conditions.answer_live(stored.revision, current(&state.store, call.tenant(), &stored).await?)
 }
 
 pub(crate) async fn change(

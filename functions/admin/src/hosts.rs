@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{Path, RawQuery, State},
     http::StatusCode,
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -15,20 +15,20 @@ use tidegate_aws::{
 };
 use tidegate_domain::{
     application::{Application, HostSelector},
-    id::{HostName, TenantId},
+    id::{HostName, Revision, TenantId},
 };
 use tidegate_web::{
     Problem,
     auth::{Read, Write},
     body::JsonBody,
-    conditional::{Conditions, etag},
+    conditional::Conditions,
     form::Form,
     page::Page,
 };
 
 use crate::{
     AdminState, application_form,
-    call::{Call, Race, missing},
+    call::{Call, Race, answer_change, missing},
     host_view::{READ_ONLY, View, views},
 };
 
@@ -52,24 +52,27 @@ fn path_name(text: &str) -> Result<HostName, Problem> {
     HostName::parse(text).map_err(|_| Problem::not_found(WHAT))
 }
 
-async fn answer(
+/// The host as it was stored, with what is known of it now.
+async fn current(
     state: &AdminState,
     tenant: &TenantId,
     host: RegisteredHost,
     now: Timestamp,
-) -> Result<Response, Problem> {
+) -> Result<(Revision, Option<View>), Problem> {
     let revision = host.revision;
     let view = views(&state.store, tenant, vec![host], now).await?.into_iter().next();
-    Ok((etag(revision), Json(view)).into_response())
+    Ok((revision, view))
 }
 
 pub(crate) async fn show(
     State(state): State<AdminState>,
     call: Call<Read>,
+    conditions: Conditions,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let host = state.store.host(call.tenant(), &path_name(&name)?).await.map_err(missing(WHAT))?;
-    answer(&state, call.tenant(), host, call.now).await
+    let (revision, view) = current(&state, call.tenant(), host, call.now).await?;
+    conditions.answer_live(revision, view)
 }
 
 /// Registers a host, or changes one.
@@ -103,7 +106,8 @@ pub(crate) async fn change(
         match state.store.put_host(call.tenant(), old.as_ref(), &name, settings, call.now, &event).await {
             Ok(host) => {
                 let status = if old.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-                let mut response = answer(&state, call.tenant(), host, call.now).await?;
+                let (revision, view) = current(&state, call.tenant(), host, call.now).await?;
+                let mut response = answer_change(revision, view);
                 *response.status_mut() = status;
                 return Ok(response);
             }

@@ -128,7 +128,7 @@ pub(crate) async fn show(
 ) -> Result<Response, Problem> {
     let stored = find(&state, call.tenant(), &id).await?;
     let syncs = state.store.sync_state(call.tenant(), SecretProviderId(stored.id)).await.map_err(missing(WHAT))?;
-    Ok(conditions.answer(stored.revision, View::of(stored, syncs)))
+    conditions.answer_live(stored.revision, View::of(stored, syncs))
 }
 
 pub(crate) async fn change(

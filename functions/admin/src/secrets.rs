@@ -215,7 +215,7 @@ pub(crate) async fn show(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let stored = find(&state, call.tenant(), &id).await?;
-    Ok(conditions.answer(stored.revision, View::of(stored, call.now)))
+    conditions.answer_live(stored.revision, View::of(stored, call.now))
 }
 
 pub(crate) async fn change(
