@@ -357,7 +357,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_demo_goes_as_told_and_leaves_nothing_behind() {
         let mut out = Vec::new();
-        let told = run(&mut out, false).await;
+        let told = Box::pin(run(&mut out, false)).await;
         let text = String::from_utf8(out).unwrap();
         assert!(told.is_ok(), "{text}\n{told:?}");
         for part in ["v1   succeeded", "v2   succeeded", "v3   rolled_back", "unhealthy", "answers: version v2"] {

@@ -1,24 +1,36 @@
 //! What the API Gateway adds to a request before a function sees it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
+    Json,
     extract::{ConnectInfo, Request},
+    http::{StatusCode, header},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use lambda_http::{Context, aws_lambda_events::apigw::ApiGatewayV2httpRequestContext, request::RequestContext};
+use serde_json::json;
 use tidegate_aws::{clock, random};
 
 /// How long a function may take, as in `infra/template.yaml`.
 const TIME_OUT_MS: u64 = 29_000;
+/// How long the API Gateway waits for a function:
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html>
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// For `axum::middleware::from_fn`. Handlers find source address and request id where they find them on Lambda:
 /// `RequestExt::request_context_ref` and `lambda_context_ref`.
 ///
 /// The source address is that of the connection, so the router must be served with
 /// `into_make_service_with_connect_info::<SocketAddr>()`; no header can change it.
-pub async fn fake_gateway(mut request: Request, next: Next) -> Response {
+///
+/// What takes longer than the gateway waits is answered as it does then: also a body of which only half is sent.
+pub async fn fake_gateway(request: Request, next: Next) -> Response {
+    patiently(PATIENCE, request, next).await
+}
+
+async fn patiently(patience: Duration, mut request: Request, next: Next) -> Response {
     let now_ms = clock::now().as_millisecond();
     let id = random_id();
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
@@ -44,7 +56,11 @@ pub async fn fake_gateway(mut request: Request, next: Next) -> Response {
     let extensions = request.extensions_mut();
     extensions.insert(RequestContext::ApiGatewayV2(gateway));
     extensions.insert(lambda);
-    next.run(request).await
+    tokio::time::timeout(patience, next.run(request)).await.unwrap_or_else(|_| {
+        // The rest of the body, if it ever comes, is not waited for.
+        let close = [(header::CONNECTION, "close")];
+        (StatusCode::SERVICE_UNAVAILABLE, close, Json(json!({"message": "Service Unavailable"}))).into_response()
+    })
 }
 
 /// 32 hexadecimal digits.
@@ -54,8 +70,12 @@ fn random_id() -> String {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, middleware, routing::get};
+    use axum::{
+        Router, middleware,
+        routing::{get, post},
+    };
     use lambda_http::RequestExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -80,6 +100,23 @@ mod tests {
         let (first, second) = (ask().await, ask().await);
         assert!(first.starts_with("127.0.0.1 GET "), "{first}");
         assert_ne!(first, second, "every request has an id of its own");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn half_a_body_is_not_waited_for_longer_than_the_gateway_does() {
+        let read = post(|body: axum::body::Bytes| async move { body.len().to_string() });
+        let impatient = |request, next| patiently(Duration::from_millis(300), request, next);
+        let router = Router::new().route("/", read).layer(middleware::from_fn(impatient));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{").await.unwrap();
+        // To the end: the connection is closed, too.
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         server.abort();
     }
 }

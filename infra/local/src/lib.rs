@@ -34,4 +34,5 @@ mod data_folder;
 mod demo_client;
 mod engine;
 mod key_guard;
+mod server;
 mod worker;

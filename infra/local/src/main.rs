@@ -101,7 +101,7 @@ async fn main() -> ExitCode {
         }
         // Its story is the output; what goes wrong is part of it.
         Command::Demo { keep } => {
-            let told = demo::run(&mut std::io::stdout(), keep).await;
+            let told = Box::pin(demo::run(&mut std::io::stdout(), keep)).await;
             told.map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
         Command::ImportV1(args) => import(args, options.admin_password).await,

@@ -46,7 +46,7 @@ use crate::{
     gateway::fake_gateway,
     people::{self, AdminPassword, PeopleError},
     provision::{self, Queues},
-    schedules,
+    schedules, server,
     worker::{self, WorkerError},
 };
 
@@ -226,7 +226,7 @@ impl Stack {
         let mut running = JoinSet::new();
         let public_url = options.public_url.unwrap_or_else(|| format!("http://{address}"));
         let router = router(address, &public_url, metered(Function::Admin), metered(Function::Webhook))?;
-        running.spawn(serve(listener, router, stopped.clone()));
+        running.spawn(server::serve(listener, router, server::Bounds::default(), stopped.clone()));
         let progress = metered(Function::Progress);
         running.spawn(fold_reports(unmetered.clone(), progress, queues.reports_url.clone(), stopped.clone()));
         running.spawn(handle_intake(
@@ -344,17 +344,6 @@ async fn tell_measures() -> Response {
     match measures::render() {
         Ok(told) => ([(header::CONTENT_TYPE, measures::OPEN_METRICS)], told).into_response(),
         Err(_) => Problem::internal().into_response(),
-    }
-}
-
-async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let stop = async move {
-        // An error means that the sender is gone, which means the same.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    };
-    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stop).await {
-        tracing::error!(%error, "the server has ended");
     }
 }
 
