@@ -1,10 +1,12 @@
 //! Environments over HTTP, against the embedded services: the seed's examples, activation, and how sets of variables change.
 
 mod activation;
+mod admission;
 mod lifecycle;
-mod seed;
+pub(crate) mod seed;
 mod sets;
 mod uses;
+mod values;
 
 use std::{
     future::{Future, poll_fn},
@@ -16,6 +18,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tidegate_aws::{
     audit::AuditEvent,
+    clients::Clients,
     store::{Store, StoreConfig},
 };
 use tidegate_domain::id::TenantId;
@@ -50,16 +53,20 @@ fn names(list: &Value) -> Vec<(String, bool)> {
 
 /// The store of the same installation, for what no call can do.
 fn store(admin: &Admin) -> Store {
+    store_of(&admin.aws.clients())
+}
+
+fn store_of(clients: &Clients) -> Store {
     let config = StoreConfig {
         table: TABLE.to_owned(),
         key: KEY_ALIAS.to_owned(),
         host_queue_prefix: String::new(),
         intake_queue_url: None,
     };
-    Store::new(&admin.aws.clients(), config)
+    Store::new(clients, config)
 }
 
-fn tenant() -> TenantId {
+pub(crate) fn tenant() -> TenantId {
     TenantId::parse("default").unwrap()
 }
 

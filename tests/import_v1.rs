@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use hyper::{Request, body::Incoming};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_domain::secret::Secret;
+use tidegate_domain::{permission::Role, secret::Secret};
 use tidegate_local::{
     demo_image::{self, Mode},
     import_v1::{self, Credential, ImportError, Options, Outcome},
@@ -387,4 +387,58 @@ async fn somebody_signs_in_and_sees_each_token_once() {
     let (_, again) = run(options(password())).await;
     assert!(!again.contains("whk_"), "{again}");
     stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_was_shown_is_not_passed_over() {
+    let installation = quiet().await;
+    let files = Files::new(
+        &dump("registry.example.com/shop", "registry.example.com", 8080),
+        &json!({"secrets": {"prod-db": "skip"}}),
+    );
+    let losing = Losing::before(installation.stack.address()).await;
+    let url = losing.relay.url();
+    // Until the answer with the token is lost; then somebody else goes on.
+    while !files.path("tokens.unfinished").exists() {
+        let (outcome, told) = run(files.options(&url, &installation.admin_token)).await;
+        assert!(matches!(outcome, Err(ImportError::Api(_))), "{told}");
+        losing.forgive();
+    }
+    let anna = installation.person("anna", Role::Admin).await;
+    for _ in 0..2 {
+        let (outcome, told) = run(files.options(&url, &anna)).await;
+        let lost = outcome.unwrap_err();
+        let of_shop = matches!(&lost, ImportError::TokenLost { application, id: 1, .. } if application == "shop");
+        assert!(of_shop && lost.to_string().contains("/applications/1/webhook-token"), "{lost}: {told}");
+        assert!(files.path("tokens.unfinished").exists());
+    }
+    // It is still the first one's to hear, and then nothing is lost.
+    while let (Err(error), told) = run(files.options(&url, &installation.admin_token)).await {
+        assert!(matches!(error, ImportError::Api(_)), "{error}: {told}");
+        losing.forgive();
+    }
+    assert_eq!(files.tokens().len(), 1);
+    let attempt = json!({"url": url, "key": "import-v1-again", "body": {"name": "shop", "projectId": 1, "image": "x"}});
+    fs::write(files.path("tokens.unfinished"), attempt.to_string()).unwrap();
+    while let (Err(error), told) = run(files.options(&url, &anna)).await {
+        assert!(matches!(error, ImportError::Api(_)), "its token is in the file: {error}: {told}");
+        losing.forgive();
+    }
+    assert!(!files.path("tokens.unfinished").exists());
+}
+
+#[tokio::test]
+async fn numbers_come_over_as_they_are_written() {
+    let installation = quiet().await;
+    let files = Files::new(&json!({}), &json!({}));
+    let rows = r#"{"environment_variables": [{"id": 12345678901234567890123, "key": "RATE", "value": 1.50},
+        {"key": "MANY", "value": 1e6, "value_type": "number"},
+        {"key": "LIST", "value": {"a": [1.50, 1]}, "value_type": "json"}]}"#;
+    write(&files.path("v1.json"), rows);
+    let (outcome, told) = run(files.options(&installation.stack.url(), &installation.admin_token)).await;
+    assert_eq!(outcome.unwrap(), Outcome::Done, "{told}");
+    let all = installation.get("variables?scope=global").await.expect(200);
+    let value = |key: &str| all["data"].as_array().unwrap().iter().find(|v| v["key"] == key).unwrap()["value"].clone();
+    assert_eq!((value("RATE"), value("MANY")), (json!("1.50"), json!("1e6")));
+    assert_eq!(value("LIST"), r#"{"a": [1.50, 1]}"#);
 }

@@ -132,3 +132,18 @@ async fn an_environment_may_want_a_decision_which_covers_its_variables() {
     let stale = installation.post(&format!("approvals/{deployment}/approve"), &hash).await.expect(409);
     assert!(stale.to_string().contains("stale"), "{stale}");
 }
+
+#[tokio::test]
+async fn a_preview_takes_numbers_as_a_deployment_does() {
+    let installation = Installation::start_with(Setup { no_worker: true, ..Setup::default() }).await;
+    let parameters = json!([{"name": "RATE", "type": "number"}, {"name": "ID", "type": "string"}]);
+    let application = installation.register(json!({"parameters": parameters})).await;
+    let path = format!("{}/api/v2/applications/{}/variables/preview", installation.stack.url(), application.id);
+    let request = installation.http.post(path).bearer_auth(&installation.admin_token);
+    let request = request.header("content-type", "application/json");
+    let body = r#"{"variables":{"RATE":1.50,"ID":12345678901234567890123}}"#;
+    let shown: Value = request.body(body).send().await.unwrap().json().await.unwrap();
+    assert_eq!(shown["errors"], json!([]), "{shown}");
+    assert_eq!(of(&shown, "RATE")["value"], "1.50");
+    assert_eq!(of(&shown, "ID")["value"], "12345678901234567890123");
+}

@@ -111,3 +111,84 @@ async fn a_version_that_fails_while_it_is_watched_gives_way_to_the_former_one() 
     assert_eq!(installation.containers().await, std::slice::from_ref(&application.container));
     assert_eq!(releases(&installation, &application).await.len(), 1);
 }
+
+/// Staging with a password of its own and Production with another, the first of them active; and v1 and v2, which were
+/// released there for a user that each request named.
+async fn released_in_staging() -> (Installation, Application, [String; 2], Vec<Value>) {
+    let installation = Installation::start().await;
+    let parameters = json!([{"name": "USER_NAME", "type": "string", "default": "nobody"}]);
+    let application = installation.register(json!({"parameters": parameters})).await;
+    let project = installation.get(&format!("applications/{}", application.id)).await.expect(200)["projectId"].clone();
+    let mut ids = Vec::new();
+    for (name, requires_approval) in [("staging", false), ("production", true)] {
+        let variables =
+            json!({"DB_HOST": format!("{name}-db"), "DB_URL": "db://{{USER_NAME}}:{{PASSWORD}}@{{env.DB_HOST}}"});
+        let body =
+            json!({"projectId": project, "name": name, "variables": variables, "requiresApproval": requires_approval});
+        let id = installation.post("environments", &body).await.expect(201)["envId"].as_str().unwrap().to_owned();
+        let password = json!({"value": format!("{name}-one"), "isSecret": true});
+        installation.put(&format!("environments/{id}/variables/PASSWORD"), &password).await.expect(200);
+        ids.push(id);
+    }
+    installation.post(&format!("environments/{}/activate", ids[0]), &json!({})).await.expect(200);
+    let mut released = Vec::new();
+    for (version, user) in [("v1", "olga"), ("v2", "otto")] {
+        installation.push(&application, version, Mode::Ok).await;
+        let fields = json!({"version": version, "variables": {"USER_NAME": user}});
+        let id = installation.deploy_with(&application, &fields, &[]).await.expect(202)["deploymentId"].clone();
+        assert_eq!(installation.ended(&application, id.as_str().unwrap()).await["status"], "succeeded");
+        released.push(id);
+    }
+    let ids = ids.try_into().unwrap();
+    (installation, application, ids, released)
+}
+
+#[tokio::test]
+async fn a_rollback_with_secrets_of_now_takes_them_from_the_environment_of_its_release() {
+    let (installation, application, [staging, production], released) = released_in_staging().await;
+    let password = format!("environments/{staging}/variables/PASSWORD");
+    installation.put(&password, &json!({"value": "staging-two"})).await.expect(200);
+    installation.post(&format!("environments/{production}/activate"), &json!({})).await.expect(200);
+
+    let order = json!({"deploymentId": released[0], "secrets": "current"});
+    let ended = installation.operate(&application, "rollback", &order).await;
+    assert_eq!((&ended["status"], &ended["environment"]["name"]), (&json!("succeeded"), &json!("staging")), "{ended}");
+    let runs = environment(&installation, &application).await;
+    for pair in
+        ["USER_NAME=olga", "DB_HOST=staging-db", "PASSWORD=staging-two", "DB_URL=db://olga:staging-two@staging-db"]
+    {
+        assert!(runs.contains(&pair.to_owned()), "{pair}: {runs:?}");
+    }
+    assert!(!runs.iter().any(|pair| pair.contains("production")), "{runs:?}");
+}
+
+#[tokio::test]
+async fn a_rollback_with_secrets_of_now_passes_by_no_decision() {
+    let (installation, application, [staging, production], released) = released_in_staging().await;
+    let path = format!("applications/{}/rollback", application.id);
+    let with_current = json!({"deploymentId": released[0], "secrets": "current"});
+    let refused = async |slug: &str| {
+        let refused = installation.post(&path, &with_current).await.expect(409);
+        assert!(refused["type"].as_str().unwrap().ends_with(slug), "{refused}");
+    };
+    let as_released = async || {
+        let ended = installation.operate(&application, "rollback", &json!({"deploymentId": released[0]})).await;
+        assert_eq!(ended["status"], "succeeded", "{ended}");
+    };
+    installation.put(&format!("environments/{staging}"), &json!({"requiresApproval": true})).await.expect(200);
+    refused("/approval-required").await;
+    as_released().await;
+    installation.put(&format!("environments/{staging}"), &json!({"requiresApproval": false})).await.expect(200);
+    let always = |required: bool| json!({"approval": {"required": required, "requireOtherApprover": false}});
+    installation.put(&format!("applications/{}", application.id), &always(true)).await.expect(200);
+    refused("/approval-required").await;
+    installation.put(&format!("applications/{}", application.id), &always(false)).await.expect(200);
+
+    installation.post(&format!("environments/{production}/activate"), &json!({})).await.expect(200);
+    let deleted = format!("/api/v2/environments/{staging}");
+    let token = Some(installation.admin_token.as_str());
+    assert_eq!(installation.call(reqwest::Method::DELETE, &deleted, token, &[], None).await.status, 204);
+    refused("/environment-gone").await;
+    as_released().await;
+    assert!(environment(&installation, &application).await.contains(&"PASSWORD=staging-one".to_owned()));
+}

@@ -8,18 +8,20 @@ use serde_json::{Value, json};
 use tidegate_aws::{clients::Clients, keys, keys::Kind, meter::Meter, registered::secrets_of};
 use tidegate_domain::{
     id::{ProjectId, SecretGroupId},
-    variable::{Scope, VariableKey},
+    variable::{MAX_VARIABLES, Scope, VariableKey},
 };
-use tidegate_local::{provision, stack};
+use tidegate_local::{demo_image::Mode, provision, stack};
 
 use crate::{
     secrets::items,
-    support::{Application, Installation, Setup},
+    support::{Application, Installation, Setup, eventually},
 };
 
 /// Of the tenant, at first.
 const FEW: usize = 10;
 const VARIABLES: usize = 10_000;
+/// As many scopes as that takes: none has more than a deployment may have.
+const PROJECTS: usize = VARIABLES / MAX_VARIABLES;
 const SECRETS: usize = 5_000;
 const DATA_KEYS: usize = 4;
 const PER_BATCH: usize = 25;
@@ -32,7 +34,7 @@ struct Tenant {
     installation: Installation,
     meter: Meter,
     project: Value,
-    /// With no application in it.
+    /// With an application that was never deployed, and the first of those that are filled.
     other: u64,
     group: u64,
     registry: Value,
@@ -61,6 +63,7 @@ async fn tenant() -> Tenant {
     let activate = format!("environments/{}/activate", environment.as_str().unwrap());
     installation.post(&activate, &json!({})).await.expect(200);
     let other = other["id"].as_u64().unwrap();
+    installation.register(json!({"projectId": other, "registryId": registry})).await;
     for index in 0..FEW {
         let key = format!("TEMPLATE_{index}");
         let variable = json!({"projectId": other, "key": key, "value": "a value of some length, as they are"});
@@ -135,9 +138,17 @@ impl Tenant {
         let find = |pk: &str, sk: &str| {
             all.iter().find(|item| of(item, "pk") == pk && (sk.is_empty() || of(item, "sk") == sk)).unwrap()
         };
-        let scope = Scope::Project(ProjectId(self.other));
-        let variable = find(&keys::variables(&tenant, scope), "");
-        let variables = (0..VARIABLES).map(|index| {
+        let mut projects = vec![self.other];
+        while projects.len() < PROJECTS {
+            let project = json!({"key": format!("filled-{}", projects.len()), "name": "Filled"});
+            projects.push(self.installation.post("projects", &project).await.expect(201)["id"].as_u64().unwrap());
+        }
+        let variable = find(&keys::variables(&tenant, Scope::Project(ProjectId(self.other))), "");
+        let places = projects.iter().flat_map(|id| {
+            let present = if *id == self.other { FEW } else { 0 };
+            (present..MAX_VARIABLES).map(|index| (Scope::Project(ProjectId(*id)), index))
+        });
+        let variables = places.map(|(scope, index)| {
             let name = VariableKey::parse(&format!("MANY_{index}")).unwrap();
             at(variable, &keys::variable(&tenant, scope, &name), &[("key", AttributeValue::S(name.to_string()))])
         });
@@ -216,4 +227,65 @@ async fn pages_and_deployments_cost_the_same_however_much_a_tenant_has() {
         "figure: a deployment: {cold} KMS calls of {data_keys} data keys when nothing is cached, {warm} when they are"
     );
     assert!(cold >= DATA_KEYS && cold <= data_keys, "{cold} KMS calls, {data_keys} data keys");
+}
+
+/// Applications say whether they need a redeployment, which is read from every scope that they have variables of.
+#[tokio::test]
+async fn lists_cost_the_same_whether_scopes_have_a_few_variables_or_all_that_they_may() {
+    let meter = Meter::default();
+    let setup = Setup { no_sweeps: true, meter: Some(meter.clone()), ..Setup::default() };
+    let installation = Installation::start_with(setup).await;
+    let mut scopes = vec![json!({"scope": "global"})];
+    for _ in 0..2 {
+        let application = installation.register(json!({})).await;
+        let shown = installation.get(&format!("applications/{}", application.id)).await.expect(200);
+        let project = shown["projectId"].clone();
+        let environment = json!({"projectId": project, "name": "Production"});
+        let environment = installation.post("environments", &environment).await.expect(201)["envId"].clone();
+        let activate = format!("environments/{}/activate", environment.as_str().unwrap());
+        installation.post(&activate, &json!({})).await.expect(200);
+        scopes.extend([json!({"projectId": project}), json!({"envId": environment})]);
+        scopes.push(json!({"applicationId": application.id}));
+        assert_eq!(installation.release(&application, "v1", Mode::Ok).await["status"], "succeeded");
+    }
+    let fill = async |range: std::ops::Range<usize>| {
+        for scope in &scopes {
+            let mut body = scope.clone();
+            body["dotenv"] = range.clone().map(|index| format!("MANY_{index}=a value\n")).collect::<String>().into();
+            installation.post("variables/import", &body).await.expect(200);
+        }
+    };
+    let calls = async |path: &str| {
+        let mut before = Vec::new();
+        eventually("the same calls twice", async || {
+            meter.take();
+            installation.get(path).await.expect(200);
+            let mut calls: Vec<_> = meter.take().into_iter().map(|call| call.operation).collect();
+            calls.sort();
+            let same = (calls == before).then(|| calls.clone());
+            before = calls;
+            same
+        })
+        .await
+    };
+    let mut measured = Vec::new();
+    fill(0..FEW).await;
+    for many in [false, true] {
+        if many {
+            fill(FEW..MAX_VARIABLES).await;
+        }
+        let applications = installation.get("applications").await.expect(200);
+        let needs: Vec<_> =
+            applications["data"].as_array().unwrap().iter().map(|a| &a["status"]["needsRedeploy"]).collect();
+        assert_eq!(needs, [true, true], "{applications}");
+        measured.push([calls("applications").await, calls("environments").await]);
+    }
+    assert_eq!(measured[0], measured[1]);
+    println!(
+        "figure: a page of two applications {} and one of two environments {} AWS calls, with {FEW} variables in each of {} scopes \
+         and with {MAX_VARIABLES}",
+        measured[1][0].len(),
+        measured[1][1].len(),
+        scopes.len()
+    );
 }

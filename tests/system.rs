@@ -45,3 +45,5 @@ mod sweep;
 mod tasks;
 mod template;
 mod variable_files;
+mod variable_limits;
+mod workflows;

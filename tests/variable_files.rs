@@ -1,6 +1,10 @@
 //! Variables as `.env` files, and the values of single ones.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    fs,
+    process::{Command, Stdio},
+};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
@@ -71,14 +75,15 @@ async fn a_file_is_imported_once_and_exported_without_its_secrets() {
         assert!(results(&first).iter().all(|(_, result)| *result == "imported"), "{first}");
         let text = export(&admin, &query).await;
         let expect = format!(
-            "CERTIFICATE=\"-----BEGIN\\nEND-----\"\nDATABASE=@secret:db/URL\nHOST=shop.example.com\nPASSWORD=\"{MASK}\"\n\
-             PORT=8080\nURL=\"http://{{{{HOST}}}}:{{{{PORT}}}}/\"\n"
+            "CERTIFICATE='-----BEGIN\nEND-----'\nDATABASE=@secret:1\nHOST=shop.example.com\nPASSWORD='{MASK}'\n\
+             PORT=8080\nURL='http://{{{{HOST}}}}:{{{{PORT}}}}/'\n"
         );
         assert_eq!(text, expect);
         // The same file again, and what was exported, change nothing.
-        for again in [file, json!({"dotenv": text, "overwrite": true})] {
+        for (again, secret) in [(file, "skipped"), (json!({"dotenv": text, "overwrite": true}), "unchanged")] {
             let again = imported(&admin, &scope, again).await;
-            assert!(results(&again).iter().all(|(_, result)| *result == "unchanged"), "{again}");
+            let expect = |key: &str| if key == "PASSWORD" { secret } else { "unchanged" };
+            assert!(results(&again).iter().all(|(key, result)| *result == expect(key)), "{again}");
         }
         let other = json!({"dotenv": "PORT=9090\nPASSWORD=other\nNEW=1"});
         let skipped = imported(&admin, &scope, other.clone()).await;
@@ -88,7 +93,7 @@ async fn a_file_is_imported_once_and_exported_without_its_secrets() {
         let updated = imported(&admin, &scope, overwriting).await;
         assert_eq!(results(&updated), [("PORT", "updated"), ("PASSWORD", "updated"), ("NEW", "unchanged")]);
         // It stays a secret.
-        assert!(export(&admin, &query).await.contains(&format!("PASSWORD=\"{MASK}\"\nPORT=9090\n")));
+        assert!(export(&admin, &query).await.contains(&format!("PASSWORD='{MASK}'\nPORT=9090\n")));
     }
 }
 
@@ -160,4 +165,79 @@ async fn a_value_is_revealed_to_an_administrator_alone_and_that_is_on_record() {
     assert_eq!(count("variable.revealed", &format!("variable/project-{project}.PASSWORD")), 1, "{events:?}");
     assert_eq!(count("variable.revealed", &format!("variable/{environment}.PLAIN")), 2, "{events:?}");
     assert_eq!(count("secret.revealed", "secret/"), 1, "{events:?}");
+}
+
+/// Whoever may write is told nothing of a secret's value that the mask does not show.
+#[tokio::test]
+async fn a_guess_at_a_secret_is_answered_as_any_other_text() {
+    let (admin, project) = installed().await;
+    let scope = json!({"projectId": project});
+    imported(&admin, &scope, json!({"dotenv": "PASSWORD=n33dle", "allSecret": true})).await;
+    let answer = async |value: &str, overwrite: bool, dry_run: bool| {
+        let file = json!({"dotenv": format!("PASSWORD={value}"), "overwrite": overwrite, "dryRun": dry_run});
+        imported(&admin, &scope, file).await
+    };
+    for (overwrite, dry_run, result) in
+        [(false, false, "skipped"), (false, true, "skipped"), (true, true, "updated"), (true, false, "updated")]
+    {
+        let (right, wrong) = (answer("n33dle", overwrite, dry_run).await, answer("other", overwrite, dry_run).await);
+        assert_eq!(right, wrong, "overwrite: {overwrite}, dryRun: {dry_run}");
+        assert_eq!(results(&right), [("PASSWORD", result)]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_of_nothing_is_neither_imported_into_nor_read() {
+    let (admin, _) = installed().await;
+    for (scope, field, query) in [
+        (json!({"applicationId": 999}), "applicationId", "applicationId=999"),
+        (json!({"projectId": 999}), "projectId", "projectId=999"),
+        (json!({"projectId": "none"}), "projectId", "projectId=none"),
+        (json!({"envId": "env-999"}), "envId", "envId=env-999"),
+    ] {
+        for dry_run in [true, false] {
+            let refused = import(&admin, &scope, json!({"dotenv": "A=1", "dryRun": dry_run})).await;
+            assert_eq!(refused.faults(), [(field, "unknown-reference")], "{scope}: {}", refused.body);
+        }
+        for path in ["variables", "variables/export"] {
+            let status = admin.get(&format!("{path}?{query}")).await.status.as_u16();
+            let expect = if query == "projectId=none" { 422 } else { 404 };
+            assert_eq!(status, expect, "{path}?{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_shell_takes_an_export_for_what_is_stored_and_runs_none_of_it() {
+    let (admin, project) = installed().await;
+    let values = [
+        "`touch ran`",
+        "it's `touch ran` $(touch ran) ${HOME} $HOME \\` \"x\" \\",
+        "$(touch ran)",
+        "one\ntwo\\n\n",
+        "it's\ntwo\\n",
+        "; touch ran #",
+        "'; touch ran; '",
+        "a b\tc ~ * ? [x] {a,b} !! & | > <",
+        "",
+    ];
+    for (index, value) in values.iter().enumerate() {
+        admin.created("variables", json!({"projectId": project, "key": format!("K{index}"), "value": value})).await;
+    }
+    let text = export(&admin, &format!("projectId={project}")).await;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("exported.env"), &text).unwrap();
+    let shown: String = (0..values.len()).map(|index| format!("printf '%s\\0' \"$K{index}\"; ")).collect();
+    let shell = Command::new("sh")
+        .args(["-euc", &format!(". ./exported.env; {shown}")])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(shell.status.success() && shell.stderr.is_empty(), "{}", String::from_utf8_lossy(&shell.stderr));
+    let seen = String::from_utf8(shell.stdout).unwrap();
+    assert_eq!(seen.split_terminator('\0').collect::<Vec<_>>(), values, "{text}");
+    assert!(!folder.path().join("ran").exists(), "{text}");
+    let again = imported(&admin, &json!({"projectId": project}), json!({"dotenv": text, "overwrite": true})).await;
+    assert!(results(&again).iter().all(|(_, result)| *result == "unchanged"), "{again}");
 }

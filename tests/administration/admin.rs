@@ -40,6 +40,14 @@ impl Answer {
     }
 }
 
+async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await.unwrap();
+    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
+    Answer { status, headers, body }
+}
+
 impl Admin {
     /// With the users `admin`, `operator` and `viewer`, whose passwords are their names; nobody signed in.
     pub(crate) async fn start() -> Self {
@@ -102,11 +110,14 @@ impl Admin {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let response = request.send().await.unwrap();
-        let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.unwrap();
-        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
-        Answer { status, headers, body }
+        answer(request).await
+    }
+
+    /// With a body that is sent as it is written.
+    pub(crate) async fn raw(&self, method: Method, path: &str, body: String) -> Answer {
+        let request = self.http.request(method, format!("{}/api/v2/{path}", self.base));
+        let request = request.bearer_auth(self.token.as_deref().unwrap_or_default());
+        answer(request.header("content-type", "application/json").body(body)).await
     }
 
     /// An answer that is no JSON.

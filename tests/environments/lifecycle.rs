@@ -155,6 +155,26 @@ async fn a_project_goes_with_its_environments_if_that_is_asked_for_and_nothing_e
 }
 
 #[tokio::test]
+async fn a_project_goes_with_more_environments_than_pages_of_them_hold() {
+    const ENVIRONMENTS: usize = 60;
+    let admin = with_project().await;
+    // Large ones: a page ends early before it has become too large to be answered.
+    let large: serde_json::Map<_, _> =
+        (0..2).map(|index| (format!("LARGE_{index}"), Value::from("x".repeat(62 * 1024)))).collect();
+    environment(&admin, "Environment", Value::Object(large)).await;
+    for index in 1..ENVIRONMENTS {
+        admin.created("environments/env-1/clone", json!({"name": format!("Environment {index}")})).await;
+    }
+    ok(&post(&admin, "environments/env-7/activate").await);
+    let page = admin.get("environments?projectId=1&limit=200").await.body;
+    let listed = names(&page).len();
+    assert!(listed * 5 < ENVIRONMENTS, "{listed} on a page");
+    assert_eq!(admin.delete("projects/1?environments=true").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(names(&admin.get("environments").await.body), vec![]);
+    assert_eq!(admin.get("projects/1").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_clone_has_every_variable_and_is_its_own() {
     let admin = with_project().await;
     admin.created("secret-groups", json!({"name": "db"})).await;
@@ -171,7 +191,7 @@ async fn a_clone_has_every_variable_and_is_its_own() {
     assert_eq!(clone.status, StatusCode::CREATED, "{}", clone.body);
     let again = admin.call(Method::POST, "environments/env-1/clone", &key, Some(json!({"name": "Copy"}))).await;
     assert_eq!((again.status, &again.body), (StatusCode::CREATED, &clone.body));
-    let expect = json!({"PLAIN": "1", "TOKEN": MASK, "COUNT": "3", "URL": "@secret:db/URL"});
+    let expect = json!({"PLAIN": "1", "TOKEN": MASK, "COUNT": "3", "URL": "@secret:1"});
     assert_eq!((&clone.body["variables"], &clone.body["isActive"]), (&expect, &json!(false)));
     assert_eq!((&clone.body["description"], &clone.body["requiresApproval"]), (&json!("before"), &json!(true)));
     let copy = format!("environments/{}", clone.body["envId"].as_str().unwrap());

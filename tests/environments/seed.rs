@@ -3,6 +3,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tidegate_domain::id::DeploymentId;
 
 use super::{MASK, environment, ok, with_project};
 use crate::administration::admin::Admin;
@@ -12,6 +13,7 @@ fn is_same_form(field: &str, seed: &Value, answer: &Value) -> Option<bool> {
     let (seed, answer) = (seed.as_str()?, answer.as_str()?);
     match field {
         "envId" => Some(seed.starts_with("env-") && answer.starts_with("env-")),
+        "deploymentId" => Some(DeploymentId::parse(answer).is_ok()),
         "createdAt" => Some(answer.ends_with('Z') && answer.parse::<jiff::Timestamp>().is_ok()),
         _ => None,
     }
@@ -47,7 +49,7 @@ fn compare(answer: &Value, seed: &Value, path: &str) -> usize {
 }
 
 #[track_caller]
-fn holds(request: &str, answer: &Value, seed: &Value) {
+pub(crate) fn holds(request: &str, answer: &Value, seed: &Value) {
     println!("figure: {request}: {} fields as in the seed", compare(answer, seed, ""));
 }
 
@@ -216,7 +218,8 @@ async fn every_kind_of_value_of_the_seed_is_kept() {
     let created = environment(&admin, "Development", variables.clone()).await;
     holds("the set of concept 1", &created, &json!({"name": "Development", "variables": variables}));
     let path = format!("environments/{}/variables", created["envId"].as_str().unwrap());
-    let key = json!({"key": "API_KEY", "value": "sk-1234567890abcdef", "valueType": "string", "isSecret": true});
+    let key = json!({"key": "API_KEY", "value": "sk-1234567890abcdef", "valueType": "string", "isSecret": true,
+        "envId": created["envId"]});
     let shown = json!({"key": "API_KEY", "value": MASK, "valueType": "string", "isSecret": true});
     holds("the secret of concept 2", &admin.created(&path, key).await, &shown);
     for (key, body) in [

@@ -1,10 +1,12 @@
 //! Sets of variables: written as a map or one by one, sent back with masks, and large.
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::{MASK, environment, names, ok, with_project};
+use crate::secrets::items;
 
 fn numbered(range: std::ops::Range<usize>, value: &str) -> Map<String, Value> {
     range.map(|index| (format!("VARIABLE_{index:03}"), Value::from(format!("{value}-{index}")))).collect()
@@ -81,7 +83,7 @@ async fn every_fault_of_a_map_is_told_at_once_and_nothing_is_changed() {
         ("variables.LIST", "wrong-type"),
         ("variables.NONE", "wrong-type"),
         ("variables.NUL", "format-string"),
-        ("variables.REFERENCE", "secret-ref-in-map"),
+        ("variables.REFERENCE", "unescaped-secret-ref"),
     ];
     expect.sort_unstable();
     assert_eq!(faults, expect);
@@ -230,4 +232,47 @@ async fn a_repeated_creation_answers_as_the_first() {
         assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY);
     }
     assert_eq!(admin.get("environments/env-1").await.body["variables"], json!({"A": "1", "B": MASK}));
+}
+
+/// As JSON has it.
+fn plain(value: &AttributeValue) -> Value {
+    match value {
+        AttributeValue::S(text) => text.as_str().into(),
+        AttributeValue::N(number) => number.parse::<u64>().unwrap().into(),
+        AttributeValue::L(items) => items.iter().map(plain).collect(),
+        AttributeValue::M(fields) => fields.iter().map(|(name, value)| (name.clone(), plain(value))).collect(),
+        _ => Value::Null,
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_a_set_is_on_record_with_the_names_of_what_changed() {
+    let admin = with_project().await;
+    environment(&admin, "Staging", json!({"KEPT": "1", "CHANGED": "n33dle-1", "REMOVED": "n33dle-2"})).await;
+    let set = json!({"KEPT": "1", "CHANGED": "n33dle-3", "ADDED": "n33dle-4"});
+    ok(&admin.put("environments/env-1", json!({"variables": set})).await);
+    ok(&admin.put("environments/env-1", json!({"name": "Other"})).await);
+    let file = json!({"envId": "env-1", "dotenv": "CHANGED=n33dle-5\nIMPORTED=n33dle-6", "overwrite": true});
+    ok(&admin.post("variables/import", file).await);
+    admin.created("secret-groups", json!({"name": "db"})).await;
+    admin.created("secrets", json!({"groupId": 1, "name": "URL", "value": "n33dle-7"})).await;
+    ok(&admin.post("secret-groups/1/import", json!({"envId": "env-1"})).await);
+
+    let mut events: Vec<Value> = items(&admin.aws.clients())
+        .await
+        .into_iter()
+        .filter(|item| item.get("action").and_then(|v| v.as_s().ok()).is_some_and(|a| a == "environment.updated"))
+        .map(|item| item.iter().map(|(name, value)| (name.clone(), plain(value))).collect())
+        .collect();
+    events.sort_by_key(|event| event["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
+    let told: Vec<_> = events.iter().map(|event| event.get("variables").cloned().unwrap_or_default()).collect();
+    let changes = |added: &[&str], changed: &[&str], removed: &[&str]| json!({"added": added, "changed": changed, "removed": removed, "more": 0});
+    let expect = [
+        changes(&["ADDED"], &["CHANGED"], &["REMOVED"]),
+        Value::Null,
+        changes(&["IMPORTED"], &["CHANGED"], &[]),
+        changes(&["URL"], &[], &[]),
+    ];
+    assert_eq!(told, expect);
+    assert!(!json!(events).to_string().contains("n33dle"), "{events:?}");
 }

@@ -98,7 +98,7 @@ impl<P: Needs> FromRequestParts<AdminState> for Call<P> {
 /// Besides what [`Call`] and [`JsonBody`] refuse: a repeated call is answered here, with the first answer.
 pub(crate) struct Creation {
     pub(crate) call: Call<Write>,
-    pub(crate) body: Value,
+    pub(crate) body: JsonBody,
     key: Option<KeptKey>,
 }
 
@@ -118,7 +118,7 @@ impl FromRequest<AdminState> for Creation {
                 return Err(idempotency::replay(&first));
             }
         }
-        Ok(Self { call, body: body.value, key })
+        Ok(Self { call, body, key })
     }
 }
 

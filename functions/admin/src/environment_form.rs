@@ -102,10 +102,10 @@ fn variables(form: &mut Form, stored: Option<&Environment>) -> Option<Vec<Entry>
 
 fn entry(key: VariableKey, value: Value, old: Option<StoredVariable>) -> Result<Entry, Invalid> {
     let text = match value {
-        // The JSON value that stands for the text: `true`, `30`.
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        // The JSON value that stands for the text. Numbers are texts by now, as they were written.
+        Value::Bool(value) => value.to_string(),
         Value::String(text) => text,
-        Value::Null | Value::Array(_) | Value::Object(_) => {
+        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
             return Err(Invalid::new("wrong-type", "must be a text", "write the value as a text, JSON included"));
         }
     };
@@ -115,20 +115,9 @@ fn entry(key: VariableKey, value: Value, old: Option<StoredVariable>) -> Result<
             Err(Invalid::new("mask", "is the mask, which stands for no value here", "send the value itself"))
         }
         Some(old) if !matches!(old.value, StoredValue::Secret { .. }) && text == shown(&old) => Ok(Entry::Keep(old)),
-        Some(old) => {
-            check_written(old.value_type, &text)?;
-            Ok(Entry::Set { key, text: Secret::new(text), old: Some(old) })
-        }
-        None => {
-            check_written(ValueType::String, &text)?;
-            // It would reach the container as it is written, which nobody means.
-            if SecretReference::parse(&text).is_ok() {
-                let why = "looks like a reference to a secret, but a new key of a map is a plain text";
-                let how =
-                    "create it with POST …/variables and the valueType secret_ref, or write @@secret: for the text";
-                return Err(Invalid::new("secret-ref-in-map", why, how));
-            }
-            Ok(Entry::Set { key, text: Secret::new(text), old: None })
+        old => {
+            check_written(old.as_ref().map_or(ValueType::String, |old| old.value_type), &text)?;
+            Ok(Entry::Set { key, text: Secret::new(text), old })
         }
     }
 }
@@ -156,13 +145,19 @@ pub(crate) async fn seal(
             Some(StoredValue::Secret { .. }) => {
                 store.seal_variable(tenant, Scope::Environment(id), &key, revision, &text).await?
             }
-            Some(StoredValue::Reference { .. }) => {
+            Some(StoredValue::Reference { secret_id: old_id }) => {
                 let reference = SecretReference::parse(text.expose()).map_err(|_| Problem::internal())?;
-                let Some(secret_id) = store.resolve_reference(tenant, &reference).await? else {
-                    errors.push(reference_missing().at(format!("variables.{key}")));
-                    continue;
-                };
-                StoredValue::Reference { written: text.expose().clone(), secret_id }
+                match store.resolve_reference(tenant, &reference).await? {
+                    Some(secret_id) if secret_id == *old_id => {
+                        variables.extend(old);
+                        continue;
+                    }
+                    Some(secret_id) => StoredValue::Reference { secret_id },
+                    None => {
+                        errors.push(reference_missing().at(format!("variables.{key}")));
+                        continue;
+                    }
+                }
             }
         };
         variables.push(StoredVariable {

@@ -49,7 +49,7 @@ fn view(env_id: EnvironmentId, variable: &StoredVariable) -> View {
     View {
         env_id,
         key: variable.key.clone(),
-        value: shown(variable).to_owned(),
+        value: shown(variable).into_owned(),
         value_type: variable.value_type,
         secret_id: variable.secret_id().map(|id| id.0),
         is_secret: variable.is_secret(),
@@ -83,9 +83,11 @@ pub(crate) async fn create(
     Path(id): Path<String>,
     mut creation: Creation,
 ) -> Result<Response, Problem> {
+    creation.body.write_out_numbers("value");
     let mut form = Form::of_body(creation.body.take())?;
     let (store, tenant, now) = (&state.store, creation.call.tenant(), creation.call.now);
     let env_id = EnvironmentId(find(store, tenant, &id).await?.id);
+    form.fixed("envId", &Value::from(env_id.to_string()));
     let key = form.required("key", None, |text: String| VariableKey::parse(&text));
     let value = read_value(&mut form, None);
     let (key, (value_type, given)) = form.finish(|| Some((key?, value?)))?;
@@ -116,8 +118,9 @@ pub(crate) async fn set(
     call: Call<Write>,
     conditions: Conditions,
     Path((id, key)): Path<(String, String)>,
-    body: JsonBody,
+    mut body: JsonBody,
 ) -> Result<Response, Problem> {
+    body.write_out_numbers("value");
     let (store, tenant) = (&state.store, call.tenant());
     let mut race = Race::new(&conditions);
     loop {

@@ -1,6 +1,6 @@
 //! An environment as answers show it: the seed's fields, and some more.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -40,11 +40,11 @@ pub(crate) struct View {
 }
 
 /// A variable's value as everybody may see it.
-pub(crate) fn shown(variable: &StoredVariable) -> &str {
+pub(crate) fn shown(variable: &StoredVariable) -> Cow<'_, str> {
     match &variable.value {
-        StoredValue::Plain { text } => text,
-        StoredValue::Secret { .. } => MASK,
-        StoredValue::Reference { written, .. } => written,
+        StoredValue::Plain { text } => text.into(),
+        StoredValue::Secret { .. } => MASK.into(),
+        StoredValue::Reference { secret_id } => StoredVariable::reference(*secret_id).into(),
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn view(stored: &Stored<Environment>, project_key: &str, is_active: b
         description: body.description.clone(),
         is_active,
         requires_approval: body.requires_approval,
-        variables: body.variables.iter().map(|v| (v.key.as_str().to_owned(), shown(v).to_owned())).collect(),
+        variables: body.variables.iter().map(|v| (v.key.as_str().to_owned(), shown(v).into_owned())).collect(),
         deleted_at: body.deleted_at,
         restorable_until: body.restorable_until(),
         stamps: Stamps::from(stored),

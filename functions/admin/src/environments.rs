@@ -17,10 +17,7 @@ use tidegate_aws::{
     registered::{Project, RegisteredApplication},
     store::Store,
 };
-use tidegate_domain::{
-    id::{EnvironmentId, ProjectId, TenantId},
-    invalid::Invalid,
-};
+use tidegate_domain::id::{EnvironmentId, ProjectId, TenantId};
 use tidegate_web::{
     Problem,
     auth::{Read, Write},
@@ -36,7 +33,7 @@ use crate::{
     call::{Call, Creation, Race, answer_change, answer_creation, first_answer, missing, page, request_of},
     environment_form::{self, Parsed, description, name, read, take_is_active, truth},
     environment_view::{ProjectKeys, View, current, view},
-    projects::ProjectRef,
+    projects::{ProjectRef, take_project},
 };
 
 pub(crate) const WHAT: &str = "The environment";
@@ -99,6 +96,7 @@ pub(crate) async fn active(
 }
 
 pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creation) -> Result<Response, Problem> {
+    creation.body.write_out_numbers("variables");
     let mut form = Form::of_body(creation.body.take())?;
     let project = form.required("projectId", None, Ok::<ProjectRef, _>);
     take_is_active(&mut form, false);
@@ -168,8 +166,9 @@ pub(crate) async fn change(
     call: Call<Write>,
     conditions: Conditions,
     Path(id): Path<String>,
-    body: JsonBody,
+    mut body: JsonBody,
 ) -> Result<Response, Problem> {
+    body.write_out_numbers("variables");
     let (store, tenant) = (&state.store, call.tenant());
     let mut race = Race::new(&conditions);
     loop {
@@ -195,23 +194,14 @@ pub(crate) async fn change(
     }
 }
 
-/// An environment stays in its project, whichever way that is named.
 async fn take_fixed(
     form: &mut Form,
     store: &Store,
     tenant: &TenantId,
     old: &Stored<Environment>,
 ) -> Result<(), Problem> {
-    let of = old.body.project_id;
-    let keys = ProjectKeys::of(store, tenant, std::slice::from_ref(old)).await?;
     form.fixed("envId", &Value::from(EnvironmentId(old.id).to_string()));
-    form.defaulted("projectId", (), |project: ProjectRef| {
-        if project == ProjectRef::Id(of) || project == ProjectRef::Key(keys.key(of)) {
-            return Ok(());
-        }
-        let how = "leave it out; create the environment anew in the other project";
-        Err(Invalid::new("read-only", "cannot be changed", how))
-    });
+    take_project(form, store, tenant, old.body.project_id).await?;
     form.read_only(&["revision", "createdAt", "updatedAt"]);
     Ok(())
 }

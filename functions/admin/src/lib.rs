@@ -33,6 +33,7 @@ mod queue;
 mod refusal;
 mod registries;
 mod releases;
+mod rollback;
 mod secret_groups;
 mod secret_import;
 mod secret_provider_form;

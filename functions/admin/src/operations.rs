@@ -12,24 +12,20 @@ use axum::{
 };
 use tidegate_aws::{
     admission::{Admission, Admitted, AskedBy, Origin},
-    application_state::{ApplicationState, Release},
-    applications::TokenGrant,
+    application_state::ApplicationState,
     catalogue::{Replay, Stored},
+    environments::DecidedIn,
     error::StoreError,
-    hosts::RegisteredHost,
     idempotency::{FirstAnswer, IdempotencyKey as KeptKey},
-    material::Opening,
     random,
     registered::RegisteredApplication,
 };
 use tidegate_domain::{
     application::Concurrency,
-    deployment::{Deployment, Sources, Status, Target, TriggerKind},
+    deployment::{Deployment, Status, Target, TriggerKind},
     id::{ApplicationId, DeploymentId, HostName},
     invalid::Invalid,
-    job::{Action, Job, JobVariable},
-    parameter,
-    variable::{self, Layered, Resolution, ValueType, Written},
+    job::{Action, Job},
 };
 use tidegate_web::{
     Problem,
@@ -45,6 +41,7 @@ use crate::{
     AdminState,
     applications::{WHAT, find},
     call::{Call, first_answer as kept_answer, missing},
+    rollback::{self, Secrets},
 };
 
 /// How often a race against a change of the application is run again before the caller is told.
@@ -66,15 +63,6 @@ enum Order {
     },
 }
 
-/// Which values a rollback gives to variables that are secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Secrets {
-    /// Those of the release.
-    Released,
-    /// Those that a deployment would get now.
-    Current,
-}
-
 pub(crate) async fn rollback(
     State(state): State<AdminState>,
     call: Call<Deploy>,
@@ -85,11 +73,7 @@ pub(crate) async fn rollback(
     let key = key.of(&format!("user:{}", call.user()), &body.fingerprint);
     let mut form = Form::of_body(body.value)?;
     let to = form.nullable("deploymentId", None, |text: String| DeploymentId::parse(&text));
-    let secrets = form.defaulted("secrets", Secrets::Released, |text: String| match text.as_str() {
-        "released" => Ok(Secrets::Released),
-        "current" => Ok(Secrets::Current),
-        _ => Err(Invalid::new("unknown-value", "is not a choice of secrets", "use one of released, current")),
-    });
+    let secrets = form.defaulted("secrets", Secrets::Released, |text: String| Secrets::parse(&text));
     let order = form.finish(|| Some(Order::Rollback { to, secrets }))?;
     accept(&state, &call, key.as_ref(), &id, &order).await
 }
@@ -232,12 +216,12 @@ async fn admit<P>(
     let application_id = ApplicationId(application.id);
     let current = state.store.application_state(tenant, application_id).await.map_err(missing(WHAT))?;
     let planned = match order {
-        Order::Rollback { to, secrets } => roll_back(state, call, &application, &current, *to, *secrets).await?,
+        Order::Rollback { to, secrets } => rollback::plan(state, call, &application, &current, *to, *secrets).await?,
         Order::Other { action, hosts } => {
             what_runs(state, call, &application, &current, *action, hosts.as_deref()).await?
         }
     };
-    let Planned { deployment, job, concurrency } = planned;
+    let Planned { deployment, job, concurrency, decided_in } = planned;
     if let Some(why) = job.oversize(deployment.max_parallel) {
         return Err(Problem::validation_failed(vec![why.at("variables")]));
     }
@@ -251,6 +235,7 @@ async fn admit<P>(
         deployment,
         job,
         application: &application,
+        decided_in,
         requested: None,
         asked_by: match order {
             // What is broken now is not to wait for a place.
@@ -270,103 +255,12 @@ async fn admit<P>(
 }
 
 /// What an order comes to.
-struct Planned {
-    deployment: Deployment,
-    job: Job,
-    concurrency: Concurrency,
-}
-
-async fn roll_back<P>(
-    state: &AdminState,
-    call: &Call<P>,
-    application: &Stored<RegisteredApplication>,
-    current: &ApplicationState,
-    to: Option<DeploymentId>,
-    secrets: Secrets,
-) -> Result<Planned, Problem> {
-    let (tenant, registered) = (call.tenant(), &application.body.application);
-    let release = chosen(current, to)?;
-    let hosts = state.store.hosts(tenant).await?;
-    let candidates: Vec<_> = hosts.iter().map(RegisteredHost::candidate).collect();
-    let selection = registered.hosts.select(&candidates);
-    if selection.chosen.is_empty() {
-        return Err(Problem::no_release("None of the application's hosts is registered and takes deployments."));
-    }
-    let mut deployment = requested(call, application, TriggerKind::Rollback);
-    deployment.version = Some(release.version.clone());
-    deployment.digest = Some(release.digest.clone());
-    deployment.returns_to = Some(release.deployment_id);
-    deployment.targets = selection.chosen.into_iter().cloned().map(Target::waiting).collect();
-    for host in selection.draining {
-        deployment.note(call.now, "host-drained", Some(host.clone()));
-    }
-    let mut job = state.store.rollback_job(tenant, application, &deployment, release).await?;
-    let released = state.store.deployment(tenant, release.deployment_id).await.map_err(missing(WHAT))?.deployment;
-    (deployment.environment, deployment.sources) = (released.environment, released.sources);
-    if secrets == Secrets::Current {
-        give_current_secrets(state, call, application, deployment.sources.as_mut(), &mut job).await?;
-    }
-    // What was asked for before somebody went back would only undo it.
-    Ok(Planned { deployment, job, concurrency: Concurrency::Latest })
-}
-
-fn chosen(current: &ApplicationState, to: Option<DeploymentId>) -> Result<&Release, Problem> {
-    match to {
-        Some(id) => current.releases.iter().find(|release| release.deployment_id == id).ok_or_else(|| {
-            let unknown = Invalid::new(
-                "unknown-release",
-                "is not a release that is kept",
-                "choose one of GET /applications/{id}/releases",
-            );
-            Problem::validation_failed(vec![unknown.at("deploymentId")])
-        }),
-        None => current
-            .former_release()
-            .ok_or_else(|| Problem::no_release("There is no earlier release of this application to return to.")),
-    }
-}
-
-/// Variables that are secret get the value that a deployment of the same request would get now, in the environment of now.
-/// One that is not registered any more keeps the released one: the release may not start without it.
-async fn give_current_secrets<P>(
-    state: &AdminState,
-    call: &Call<P>,
-    application: &Stored<RegisteredApplication>,
-    sources: Option<&mut Sources>,
-    job: &mut Job,
-) -> Result<(), Problem> {
-    let registered = &application.body.application;
-    let grant = TokenGrant {
-        tenant: call.tenant().clone(),
-        application_id: ApplicationId(application.id),
-        project_id: registered.project_id,
-        valid_until: None,
-    };
-    let material = Box::pin(state.store.material(&grant, None, None, call.now)).await?;
-    let mut layers = parameter::layers(&registered.parameters, Vec::new());
-    let asked = sources.as_ref().map(|sources| sources.request.clone()).unwrap_or_default();
-    layers.extend(job.variables.iter().filter(|v| asked.contains(&v.key)).map(|v| Layered {
-        origin: variable::Origin::Request,
-        key: v.key.clone(),
-        value: Written::Text(v.value.duplicate()),
-        value_type: ValueType::String,
-        is_secret: v.is_secret,
-    }));
-    let configuration = state.store.configuration(&grant, &material, layers, Opening::Whole).await?;
-    let Resolution { entries, faults } =
-        variable::resolve(&configuration.layers, |reference| configuration.secret(reference));
-    for entry in entries {
-        let of_release = |released: &&mut JobVariable| released.is_secret && released.key == entry.key;
-        if let Some(released) = job.variables.iter_mut().find(of_release) {
-            // What is wrong with others does not matter: the release has its own of those.
-            let Some(value) = entry.value else { return Err(Problem::validation_failed(faults)) };
-            released.value = value;
-        }
-    }
-    if let Some(sources) = sources {
-        sources.secrets = configuration.sources.secrets;
-    }
-    Ok(())
+pub(crate) struct Planned {
+    pub(crate) deployment: Deployment,
+    pub(crate) job: Job,
+    pub(crate) concurrency: Concurrency,
+    /// Of what is not as it was released.
+    pub(crate) decided_in: Option<DecidedIn>,
 }
 
 async fn what_runs<P>(
@@ -396,7 +290,7 @@ async fn what_runs<P>(
     deployment.digest = runs.map(|host| host.runs.digest.clone());
     let job = state.store.job_for_what_runs(call.tenant(), current, &hosts, &deployment).await?;
     let job = job.ok_or_else(|| Problem::no_release("Nothing of this application is deployed on any host."))?;
-    Ok(Planned { deployment, job, concurrency: Concurrency::Queue })
+    Ok(Planned { deployment, job, concurrency: Concurrency::Queue, decided_in: None })
 }
 
 /// Where the application is, but for hosts that are registered no more: nobody there would ever do it.
@@ -425,7 +319,11 @@ fn check_hosts(current: &ApplicationState, asked: &[HostName]) -> Result<(), Pro
     if errors.is_empty() { Ok(()) } else { Err(Problem::validation_failed(errors)) }
 }
 
-fn requested<P>(call: &Call<P>, application: &Stored<RegisteredApplication>, kind: TriggerKind) -> Deployment {
+pub(crate) fn requested<P>(
+    call: &Call<P>,
+    application: &Stored<RegisteredApplication>,
+    kind: TriggerKind,
+) -> Deployment {
     let id = DeploymentId::new(call.now, random::bytes());
     let registered = &application.body.application;
     Deployment::requested(id, ApplicationId(application.id), registered, call.trigger(kind), call.now)

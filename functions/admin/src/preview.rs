@@ -81,7 +81,7 @@ pub(crate) async fn preview(
     Path(id): Path<String>,
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Json<View>, Problem> {
-    let mut form = Form::of_body(body.value)?;
+    let mut form = Form::of_body(body.with_written("variables").value)?;
     let given = form.defaulted("variables", BTreeMap::new(), Ok::<BTreeMap<String, Value>, _>);
     let given = form.finish(|| Some(given))?;
     let application = find(&state, call.tenant(), &id).await?;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tidegate_aws::{
     catalogue::{PageRequest, Stored},
+    environments::Deletion,
     error::StoreError,
     keys::Kind,
     registered::{Project, RegisteredApplication},
@@ -95,6 +96,28 @@ impl ProjectRef {
         let found = self.resolve(store, tenant).await?;
         found.ok_or_else(|| Problem::validation_failed(vec![reference_missing().at("projectId")]))
     }
+}
+
+/// What is of a project stays in it, whichever way that is named.
+pub(crate) async fn take_project(
+    form: &mut Form,
+    store: &Store,
+    tenant: &TenantId,
+    of: ProjectId,
+) -> Result<(), Problem> {
+    if !form.has("projectId") {
+        return Ok(());
+    }
+    let key = store.find_many::<Project>(tenant, &[of.0]).await?.into_iter().next().map(|project| project.body.key);
+    form.defaulted("projectId", (), |named: ProjectRef| {
+        let is_same = match &named {
+            ProjectRef::Id(id) => *id == of,
+            ProjectRef::Key(named) => key.as_ref() == Some(named),
+        };
+        let how = "leave it out; create it anew in the other project";
+        if is_same { Ok(()) } else { Err(Invalid::new("read-only", "cannot be changed", how)) }
+    });
+    Ok(())
 }
 
 impl FromField for ProjectRef {
@@ -206,7 +229,7 @@ pub(crate) async fn delete(
             delete_environments(store, &call, ProjectId(old.id)).await?;
         }
         let event = call.event("project.deleted", format!("project/{}", old.id));
-        match store.delete(tenant, &old, call.now, &event).await {
+        match store.delete_project(tenant, &old, call.now, &event).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
             Err(StoreError::InUse { .. }) => {
                 let mut by = users(store, tenant, old.id).await?;
@@ -219,6 +242,7 @@ pub(crate) async fn delete(
 }
 
 /// Does nothing where the project stays for another reason. A crash leaves some of them deleted, which can be restored.
+/// However many they are: it gives up only where others undo all that it does.
 async fn delete_environments(store: &Store, call: &Call<Write>, project: ProjectId) -> Result<(), Problem> {
     let tenant = call.tenant();
     let others = users(store, tenant, project.0).await?;
@@ -226,25 +250,29 @@ async fn delete_environments(store: &Store, call: &Call<Write>, project: Project
         return Err(Problem::in_use(others));
     }
     let first = PageRequest { limit: 200, cursor: None };
-    for _ in 0..ATTEMPTS {
+    let mut vain = 0;
+    while vain < ATTEMPTS {
         let (listed, active) = store.list_environments(tenant, Some(project), &first).await?;
         if listed.data.is_empty() {
             return Ok(());
         }
+        let mut is_vain = true;
         for stored in &listed.data {
             let id = EnvironmentId(stored.id);
             let event = call.event("environment.deleted", format!("environment/{id}"));
             let deleted = if active.get(&project) == Some(&id) {
-                store.delete_active_environment(tenant, stored, call.now, &event).await
+                store.delete_active_environment(tenant, stored, call.now, &event).await.map(|()| Deletion::Done)
             } else {
-                store.delete_environment(tenant, stored, call.now, &event).await.map(|_| ())
+                store.delete_environment(tenant, stored, call.now, &event).await
             };
             match deleted {
+                Ok(Deletion::Done) => is_vain = false,
                 // What somebody else did to it shows in the list.
-                Ok(()) | Err(StoreError::Missing | StoreError::Conflict) => {}
+                Ok(Deletion::Active) | Err(StoreError::Missing | StoreError::Conflict) => {}
                 Err(other) => return Err(other.into()),
             }
         }
+        vain = if is_vain { vain + 1 } else { 0 };
     }
     Err(Problem::busy())
 }

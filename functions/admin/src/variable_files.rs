@@ -14,7 +14,7 @@ use tidegate_aws::{
     idempotency::FirstAnswer,
     store::Store,
     variable_import::{ImportInto, ImportResult, ImportedValue, ImportedVariable},
-    variables::StoredValue,
+    variables::{StoredValue, StoredVariable},
 };
 use tidegate_domain::{
     dotenv,
@@ -43,7 +43,6 @@ use crate::{
 const LARGEST_KEPT_BYTES: usize = 200 * 1024;
 /// So many names of secrets are looked up at a time.
 const AT_ONCE: usize = 16;
-const REFERENCE: &str = "@secret:";
 
 /// What is asked for.
 struct Asked {
@@ -110,7 +109,7 @@ async fn values(
 ) -> Result<Vec<ImportedVariable>, Problem> {
     let mut faults = Vec::new();
     let mut references = BTreeMap::new();
-    for line in lines.iter().filter(|line| line.value.expose().starts_with(REFERENCE)) {
+    for line in lines.iter().filter(|line| line.value.expose().starts_with(SecretReference::PREFIX)) {
         match SecretReference::parse(line.value.expose()) {
             Ok(reference) => {
                 references.insert(reference, None);
@@ -133,7 +132,7 @@ async fn values(
         let field = field(&line);
         let reference = SecretReference::parse(line.value.expose()).ok();
         let value = match reference.map(|reference| references.get(&reference).copied().flatten()) {
-            Some(Some(secret_id)) => ImportedValue::Reference { written: line.value.expose().clone(), secret_id },
+            Some(Some(secret_id)) => ImportedValue::Reference(secret_id),
             Some(None) => {
                 faults.push(reference_missing().at(field));
                 continue;
@@ -219,17 +218,17 @@ pub(crate) async fn export(
 ) -> Result<Response, Problem> {
     let mut form = Form::of_query(query.as_deref())?;
     let scope = ScopeFields::read(&mut form, |text: String| number_text(&text));
-    let scope = form.finish(|| Some(scope))?.resolve(&state.store, call.tenant()).await?;
+    let scope = form.finish(|| Some(scope))?.resolve_present(&state.store, call.tenant()).await?;
     let variables = state.store.variables(call.tenant(), scope).await.map_err(missing(environments::WHAT))?;
     let shown: Vec<(&VariableKey, String)> = variables
         .iter()
         .map(|variable| {
             let value = match &variable.value {
                 // A text that looks like a reference would come back as one.
-                StoredValue::Plain { text } if text.starts_with(REFERENCE) => format!("@{text}"),
+                StoredValue::Plain { text } if text.starts_with(SecretReference::PREFIX) => format!("@{text}"),
                 StoredValue::Plain { text } => text.clone(),
                 StoredValue::Secret { .. } => MASK.to_owned(),
-                StoredValue::Reference { written, .. } => written.clone(),
+                StoredValue::Reference { secret_id } => StoredVariable::reference(*secret_id),
             };
             (&variable.key, value)
         })

@@ -57,6 +57,18 @@ impl ScopeFields {
         }
     }
 
+    /// As [`ScopeFields::resolve`], of a scope that is only read: 404 where it is of nothing. An environment is looked for
+    /// where it is read.
+    pub(crate) async fn resolve_present(self, store: &Store, tenant: &TenantId) -> Result<Scope, Problem> {
+        let scope = self.resolve(store, tenant).await?;
+        let what = match scope {
+            Scope::Global | Scope::Environment(_) => return Ok(scope),
+            Scope::Project(_) => "The project",
+            Scope::Application(_) => "The application",
+        };
+        if store.is_there(tenant, scope).await? { Ok(scope) } else { Err(Problem::not_found(what)) }
+    }
+
     pub(crate) async fn resolve(self, store: &Store, tenant: &TenantId) -> Result<Scope, Problem> {
         Ok(match (self.application, self.environment, self.project) {
             (Some(id), _, _) => Scope::Application(id),

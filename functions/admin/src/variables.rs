@@ -34,6 +34,7 @@ use crate::{
     AdminState,
     call::{Call, Creation, Race, Stamps, answer_change, answer_creation, first_answer, missing, page, request_of},
     environments,
+    projects::take_project,
     variable_scope::ScopeFields,
 };
 
@@ -67,7 +68,7 @@ fn view(scope: Scope, variable: StoredVariable) -> View {
     let (value, secret_id) = match variable.value {
         StoredValue::Plain { text } => (text, None),
         StoredValue::Secret { .. } => (MASK.to_owned(), None),
-        StoredValue::Reference { written, secret_id } => (written, Some(secret_id.0)),
+        StoredValue::Reference { secret_id } => (StoredVariable::reference(secret_id), Some(secret_id.0)),
     };
     View {
         id: VariableId::new(scope, &variable.key).to_string(),
@@ -94,10 +95,7 @@ pub(crate) enum Given {
         text: Secret<String>,
         is_secret: bool,
     },
-    Reference {
-        written: String,
-        reference: SecretReference,
-    },
+    Reference(SecretReference),
     /// What is stored stays.
     Keep {
         is_secret: bool,
@@ -105,8 +103,9 @@ pub(crate) enum Given {
 }
 
 fn read_type(form: &mut Form, stored: Option<ValueType>, value: Option<&Secret<String>>) -> ValueType {
-    let looks_like_a_reference = value.is_some_and(|v| SecretReference::parse(v.expose()).is_ok());
-    let default = stored.unwrap_or(if looks_like_a_reference { ValueType::SecretRef } else { ValueType::String });
+    // A malformed one, too: it is meant as one, and is told so.
+    let is_reference = value.is_some_and(|value| value.expose().starts_with(SecretReference::PREFIX));
+    let default = stored.unwrap_or(if is_reference { ValueType::SecretRef } else { ValueType::String });
     form.defaulted("valueType", default, |value: Value| {
         serde_json::from_value(value).map_err(|_| {
             let names = "string, number, boolean, json, secret_ref";
@@ -123,14 +122,14 @@ pub(crate) fn read_value(form: &mut Form, stored: Option<&StoredVariable>) -> Op
     });
     let keep = stored.is_some().then_some(None);
     let value = form.required("value", keep, |value: Value| match value {
-        // The JSON value that stands for the text: `true`, `30`.
-        Value::Bool(_) | Value::Number(_) => Ok(Some(Secret::new(value.to_string()))),
+        // The JSON value that stands for the text. Numbers are texts by now, as they were written.
+        Value::Bool(_) => Ok(Some(Secret::new(value.to_string()))),
         Value::String(text) if text == MASK && hidden => Ok(None),
         Value::String(text) if text == MASK => {
             Err(Invalid::new("mask", "is the mask, which stands for no value here", "send the value itself"))
         }
         Value::String(text) => Ok(Some(Secret::new(text))),
-        Value::Null | Value::Array(_) | Value::Object(_) => {
+        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
             Err(Invalid::new("wrong-type", "must be a text", "write the value as a text, JSON included"))
         }
     });
@@ -147,13 +146,19 @@ pub(crate) fn read_value(form: &mut Form, stored: Option<&StoredVariable>) -> Op
         }
         return Some((value_type, Given::Keep { is_secret }));
     };
-    if let Err(invalid) = check_written(value_type, text.expose()) {
+    // What is stored was right when it was written, and can be sent back.
+    let is_stored = stored.is_some_and(|s| {
+        s.value_type == value_type && matches!(&s.value, StoredValue::Plain { text: plain } if plain == text.expose())
+    });
+    if let Err(invalid) = check_written(value_type, text.expose())
+        && !is_stored
+    {
         form.refuse("value", invalid);
         return None;
     }
     if value_type == ValueType::SecretRef {
         let reference = SecretReference::parse(text.expose()).ok()?;
-        return Some((value_type, Given::Reference { written: text.expose().clone(), reference }));
+        return Some((value_type, Given::Reference(reference)));
     }
     Some((value_type, Given::Text { text, is_secret }))
 }
@@ -171,10 +176,12 @@ pub(crate) async fn store_value(
     Ok(match given {
         Given::Text { text, is_secret: true } => seal(&text).await?,
         Given::Text { text, is_secret: false } => Some(StoredValue::Plain { text: text.expose().clone() }),
-        Given::Reference { written, reference } => {
+        Given::Reference(reference) => {
             let found = store.resolve_reference(tenant, &reference).await?;
             let unknown = || Problem::validation_failed(vec![reference_missing().at("value")]);
-            Some(StoredValue::Reference { written, secret_id: found.ok_or_else(unknown)? })
+            let secret_id = found.ok_or_else(unknown)?;
+            let is_stored = old.and_then(StoredVariable::secret_id) == Some(secret_id);
+            (!is_stored).then_some(StoredValue::Reference { secret_id })
         }
         Given::Keep { is_secret } => match old.map(|o| &o.value) {
             Some(StoredValue::Plain { text }) if is_secret => seal(&Secret::new(text.clone())).await?,
@@ -192,7 +199,7 @@ pub(crate) async fn list(
     let asked = PageQuery::read(&mut form);
     let scope = ScopeFields::read(&mut form, |text: String| number_text(&text));
     let asked = form.finish(|| Some(request_of(asked)))?;
-    let scope = scope.resolve(&state.store, call.tenant()).await?;
+    let scope = scope.resolve_present(&state.store, call.tenant()).await?;
     Ok(page(
         state.store.list_variables(call.tenant(), scope, &asked).await.map_err(missing(environments::WHAT))?,
         |variable| view(scope, variable),
@@ -200,6 +207,7 @@ pub(crate) async fn list(
 }
 
 pub(crate) async fn create(State(state): State<AdminState>, mut creation: Creation) -> Result<Response, Problem> {
+    creation.body.write_out_numbers("value");
     let mut form = Form::of_body(creation.body.take())?;
     let scope = ScopeFields::read(&mut form, Ok::<u64, Invalid>);
     let key = form.required("key", None, |text: String| VariableKey::parse(&text));
@@ -236,8 +244,9 @@ pub(crate) async fn change(
     call: Call<Write>,
     conditions: Conditions,
     Path(id): Path<String>,
-    body: JsonBody,
+    mut body: JsonBody,
 ) -> Result<Response, Problem> {
+    body.write_out_numbers("value");
     let VariableId { scope, key } = path_id(&id)?;
     let (store, tenant) = (&state.store, call.tenant());
     let mut race = Race::new(&conditions);
@@ -245,7 +254,7 @@ pub(crate) async fn change(
         let old = store.variable(tenant, scope, &key).await.map_err(missing(WHAT))?;
         conditions.allow_change(old.revision)?;
         let mut form = Form::of_body(body.value.clone())?;
-        take_fixed(&mut form, &view(scope, old.clone()));
+        take_fixed(&mut form, store, tenant, &view(scope, old.clone())).await?;
         let value = read_value(&mut form, Some(&old));
         let (value_type, given) = form.finish(|| value)?;
         let revision = Revision(old.revision.0 + 1);
@@ -269,14 +278,18 @@ pub(crate) async fn change(
 }
 
 /// What a variable is known by cannot change, and may be sent back as it was answered.
-fn take_fixed(form: &mut Form, view: &View) {
+async fn take_fixed(form: &mut Form, store: &Store, tenant: &TenantId, view: &View) -> Result<(), Problem> {
     form.fixed("id", &Value::from(view.id.as_str()));
     form.fixed("scope", &Value::from(view.scope));
-    form.fixed("projectId", &Value::from(view.project_id.map(|id| id.0)));
+    match view.project_id {
+        Some(project) => take_project(form, store, tenant, project).await?,
+        None => form.fixed("projectId", &Value::Null),
+    }
     form.fixed("envId", &Value::from(view.env_id.map(|id| id.to_string())));
     form.fixed("applicationId", &Value::from(view.application_id.map(|id| id.0)));
     form.fixed("key", &Value::from(view.key.as_str()));
     form.read_only(&["secretId", "revision", "createdAt", "updatedAt"]);
+    Ok(())
 }
 
 pub(crate) async fn delete(

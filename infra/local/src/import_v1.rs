@@ -20,7 +20,7 @@ use std::{
 
 use serde_json::Value;
 use tidegate_domain::{
-    import_v1::{Closed, Decisions, Dump, Outside, plan},
+    import_v1::{Closed, Decisions, Dump, Outside, plan, read_json},
     invalid::FieldError,
     secret::Secret,
 };
@@ -79,6 +79,12 @@ pub enum ImportError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "the token of the application {application} was lost with a run that was interrupted: rotate it (POST \
+         /api/v2/applications/{id}/webhook-token), then remove {} and run this again",
+        path.display()
+    )]
+    TokenLost { application: String, id: u64, path: PathBuf },
     #[error("{} is of a run against another installation, which was interrupted; finish that one, or remove the file", path.display())]
     OtherInstallation { path: PathBuf },
     #[error("cannot write to standard output")]
@@ -91,7 +97,8 @@ pub enum ImportError {
 /// See [`ImportError`]. Nothing is done if the files have faults, all of which are told.
 pub async fn run(out: &mut (impl Write + Send), options: Options) -> Result<Outcome, ImportError> {
     let key = options.old_key_file.as_deref().map(old_key).transpose()?;
-    let (file, decisions) = (parsed(&options.file)?, options.decisions.as_deref().map(parsed).transpose()?);
+    let (file, decisions) = (parsed(&options.file, read_json)?, options.decisions.as_deref());
+    let decisions = decisions.map(|path| parsed(path, |text| serde_json::from_str(text))).transpose()?;
     let decisions = match decisions.map_or_else(|| Ok(Decisions::default()), Decisions::read) {
         Ok(decisions) => decisions,
         Err(faults) => return refuse(out, &faults),
@@ -132,7 +139,8 @@ fn text_of(path: &Path) -> Result<String, ImportError> {
     fs::read_to_string(path).map_err(|source| ImportError::Unreadable { path: path.to_owned(), source })
 }
 
-fn parsed(path: &Path) -> Result<Value, ImportError> {
+/// TOML if it is called so, or else what `json` reads.
+fn parsed(path: &Path, json: impl FnOnce(&str) -> Result<Value, serde_json::Error>) -> Result<Value, ImportError> {
     let text = text_of(path)?;
     let malformed = |form, line| ImportError::Malformed { path: path.to_owned(), form, line };
     if path.extension().is_some_and(|extension| extension == "toml") {
@@ -141,7 +149,7 @@ fn parsed(path: &Path) -> Result<Value, ImportError> {
             malformed("TOML", error.span().map_or(1, |span: std::ops::Range<usize>| line(span.start)))
         });
     }
-    serde_json::from_str(&text).map_err(|error| malformed("JSON", error.line()))
+    json(&text).map_err(|error| malformed("JSON", error.line()))
 }
 
 fn old_key(path: &Path) -> Result<OldKey, ImportError> {

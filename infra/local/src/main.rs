@@ -39,7 +39,7 @@ enum Command {
     /// Bring over what V1 had, from a dump of its tables as JSON, into a running installation
     ///
     /// Creates what is missing, leaves what is there, and lists what needs a decision. It can be run again at any time.
-    /// It calls as `TIDEGATE_TOKEN` (an API key, or a person's token), or else signs in with the admin password.
+    /// It calls as `TIDEGATE_TOKEN` (a person's token), or else signs in with the admin password.
     /// Ends with 0 when all is done, with 3 when something needs a decision, with 1 when something failed.
     ImportV1(ImportArgs),
 }

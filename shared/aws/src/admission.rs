@@ -16,6 +16,7 @@ use crate::{
     audit::{self, AuditEvent},
     catalogue::{Replay, Stored},
     deployments::Part,
+    environments::DecidedIn,
     error::{Result, StoreError},
     idempotency::FirstAnswer,
     keys::{self, Kind},
@@ -41,6 +42,8 @@ pub struct Admission<'a> {
     pub requested: Option<&'a Requested>,
     /// What the decision was made on: it must not have changed.
     pub application: &'a Stored<RegisteredApplication>,
+    /// As `application`; none for what is made from a release as it is.
+    pub decided_in: Option<DecidedIn>,
     pub asked_by: AskedBy<'a>,
     /// What becomes of those that wait.
     pub concurrency: Concurrency,
@@ -198,7 +201,7 @@ impl Store {
                     if parts.contains(&Part::Token) {
                         return Ok(Admitted::TokenGone);
                     }
-                    if parts.contains(&Part::Application) {
+                    if parts.contains(&Part::Application) || parts.contains(&Part::Environment) {
                         return Err(StoreError::Conflict);
                     }
                     if parts.contains(&Part::Queue) {
@@ -246,6 +249,7 @@ impl Store {
             self.unchanged(tenant, admission.application),
             audit::write(Part::Other, tenant, admission.event, now, &self.table)?,
         ];
+        writes.extend(admission.decided_in.iter().flat_map(|decided| self.still_in(tenant, decided)));
         if let AskedBy::Token(sha256) = admission.asked_by {
             writes.push(check(Part::Token, &keys::token(sha256), &self.table, Expression::present()));
         }

@@ -196,6 +196,8 @@ impl Store {
         if let Some((before, _)) = &old.body.previous_token {
             more.push(delete(Part::Other, &keys::token(before), &self.table, None));
         }
+        let totals = keys::variable_totals(tenant, tidegate_domain::variable::Scope::Application(id));
+        more.push(delete(Part::Other, &totals, &self.table, None));
         more.extend(self.listener_writes(Part::Other, tenant, id, Some(&old.body.application), None)?);
         // The sealed configuration of what could be returned to.
         let kept = state.releases.iter().map(|release| release.deployment_id);

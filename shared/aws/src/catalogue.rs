@@ -100,6 +100,8 @@ pub(crate) enum Part {
     Replay,
     /// A project's pointer to its active environment.
     Pointer,
+    /// How many variables a scope has.
+    Totals,
     Other,
 }
 
@@ -210,7 +212,7 @@ impl Store {
         old: &Stored<T>,
         body: T,
         now: Timestamp,
-        event: &AuditEvent,
+        event: impl Into<audit::Entry<'_>>,
         more: Vec<Write<Part>>,
     ) -> Result<Stored<T>> {
         let new = Stored {
@@ -319,6 +321,7 @@ pub(crate) fn explain(cancelled: Cancelled<Part>) -> StoreError {
     let of = |part: &Part| match part {
         Part::Name(field) => Some(StoreError::NameTaken { field }),
         Part::Reference(field) => Some(StoreError::ReferenceMissing { field }),
+        Part::Totals => Some(StoreError::TooManyVariables),
         Part::Thing | Part::Replay | Part::Pointer | Part::Other => None,
     };
     parts.iter().find_map(of).unwrap_or(StoreError::Conflict)

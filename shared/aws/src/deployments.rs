@@ -57,6 +57,8 @@ impl DeploymentFilter {
 pub(crate) enum Part {
     State,
     Application,
+    /// The environment, or that it is the active one.
+    Environment,
     Token,
     Queue,
     /// A window of accepted requests.

@@ -4,6 +4,7 @@
 //! however many variables it has. Limits keep it below what an item can hold. Which one is active stands in one pointer of
 //! the project, conditional on the environment being there; so it is always one, or at the start none.
 
+mod decided;
 mod lifecycle;
 mod reading;
 mod uses;
@@ -18,6 +19,7 @@ use tidegate_domain::{
     variable::{MAX_TOTAL_BYTES, MAX_VARIABLES, VariableKey},
 };
 
+pub use decided::DecidedIn;
 pub use lifecycle::Deletion;
 pub use uses::EnvironmentsSwept;
 
@@ -28,7 +30,7 @@ use crate::{
     keys::{self, Kind},
     store::Store,
     table::{item, number},
-    variables::{StoredValue, StoredVariable},
+    variables::StoredVariable,
     write::{Expression, check, put},
 };
 
@@ -108,22 +110,12 @@ impl Environment {
 
     /// What a deployment could not use has no place in an item that is limited to 400 KB.
     fn check_size(&self) -> Result<()> {
-        let bytes: usize = self.variables.iter().map(size_bytes).sum();
+        let bytes: usize = self.variables.iter().map(StoredVariable::size_bytes).sum();
         if self.variables.len() > MAX_VARIABLES || bytes > MAX_TOTAL_BYTES {
             return Err(StoreError::TooManyVariables);
         }
         Ok(())
     }
-}
-
-/// Of key and value, as a deployment counts them.
-fn size_bytes(variable: &StoredVariable) -> usize {
-    let value = match &variable.value {
-        StoredValue::Plain { text } => text.len(),
-        StoredValue::Secret { sealed } => sealed.plain_bytes(),
-        StoredValue::Reference { written, .. } => written.len(),
-    };
-    variable.key.as_str().len() + value
 }
 
 impl Resource for Environment {

@@ -32,7 +32,7 @@ pub enum StoreError {
     /// Another one has the name already.
     #[error("{field} is taken")]
     NameTaken { field: &'static str },
-    /// An environment would have more variables, or larger ones, than a deployment may have.
+    /// A scope would have more variables, or larger ones, than a deployment may have.
     #[error("too many variables, or too large")]
     TooManyVariables,
     /// The cursor was changed, or belongs to another list.

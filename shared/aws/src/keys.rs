@@ -73,6 +73,11 @@ pub fn variable(t: &TenantId, scope: Scope, name: &VariableKey) -> Key {
     key(variables(t, scope), name.as_str())
 }
 
+/// How many variables a scope has, and how large they are; apart from them, so that it is none of them.
+pub fn variable_totals(t: &TenantId, scope: Scope) -> Key {
+    key(format!("{}#TOTALS", variables(t, scope)), "TOTALS")
+}
+
 /// Which environment of a project is active; absent if none is.
 pub fn active_environment(t: &TenantId, project: ProjectId) -> Key {
     key(tenant(t, &format!("PROJECT#{project}")), "ACTIVE_ENVIRONMENT")

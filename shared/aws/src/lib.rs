@@ -52,5 +52,6 @@ mod transition;
 pub mod users;
 pub mod variable_import;
 mod variable_reveal;
+mod variable_totals;
 pub mod variables;
 mod write;

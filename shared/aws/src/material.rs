@@ -7,7 +7,7 @@ mod sources;
 use jiff::Timestamp;
 use tidegate_domain::{
     deployment::DeployedIn,
-    id::{EnvironmentId, TenantId},
+    id::{EnvironmentId, ProjectId, TenantId},
     settings::Settings,
     variable::{Origin, Scope, VariableKey},
 };
@@ -16,7 +16,7 @@ use crate::{
     application_state::ApplicationState,
     applications::TokenGrant,
     catalogue::Stored,
-    environments::Environment,
+    environments::{DecidedIn, Environment},
     error::{Result, StoreError},
     hosts::RegisteredHost,
     idempotency::{FirstAnswer, IdempotencyKey},
@@ -43,6 +43,8 @@ pub struct Material {
     pub windows: Option<Windows>,
     /// The environment that the application is pinned to, or else its project's active one; without its variables.
     pub environment: Option<Stored<Environment>>,
+    /// The project whose active one that is, or of which none is active; none where something else chose it.
+    active_of: Option<ProjectId>,
     /// From the strongest layer to the weakest.
     variables: Vec<(Scope, StoredVariable)>,
 }
@@ -51,6 +53,24 @@ impl Material {
     pub fn deployed_in(&self) -> Option<DeployedIn> {
         let environment = self.environment.as_ref()?;
         Some(DeployedIn { env_id: EnvironmentId(environment.id), name: environment.body.name.clone() })
+    }
+
+    /// For the admission of what is decided on this.
+    pub fn decided_in(&self) -> DecidedIn {
+        DecidedIn::new(self.active_of, self.environment.as_ref())
+    }
+
+    /// In this environment, whichever is in effect.
+    fn put_into(&mut self, mut environment: Option<Stored<Environment>>) {
+        self.variables.retain(|(scope, _)| !matches!(scope, Scope::Environment(_)));
+        if let Some(stored) = &mut environment {
+            let scope = Scope::Environment(EnvironmentId(stored.id));
+            let stronger =
+                self.variables.iter().take_while(|(scope, _)| matches!(scope, Scope::Application(_))).count();
+            let variables = std::mem::take(&mut stored.body.variables).into_iter().map(|v| (scope, v));
+            self.variables.splice(stronger..stronger, variables);
+        }
+        (self.environment, self.active_of) = (environment, None);
     }
 
     fn stored(&self) -> impl Iterator<Item = (Scope, &StoredVariable)> {
@@ -129,7 +149,24 @@ impl Store {
         let variables = layers.into_iter().flatten();
         let variables =
             variables.flat_map(|(scope, variables)| variables.into_iter().map(move |v| (scope, v))).collect();
-        Ok(Material { application, state, hosts, first_answer, settings, windows, environment, variables })
+        let active_of = pinned.is_none().then_some(grant.project_id);
+        Ok(Material { application, state, hosts, first_answer, settings, windows, environment, active_of, variables })
+    }
+
+    /// As [`Store::material`], in an environment that something else than application and project chooses: the one of a
+    /// release, or none.
+    ///
+    /// # Errors
+    /// See [`Store::material`].
+    pub async fn material_in(
+        &self,
+        grant: &TokenGrant,
+        environment: Option<Stored<Environment>>,
+        now: Timestamp,
+    ) -> Result<Material> {
+        let mut material = Box::pin(self.material(grant, None, None, now)).await?;
+        material.put_into(environment);
+        Ok(material)
     }
 
     async fn environment_if_there(&self, tenant: &TenantId, id: EnvironmentId) -> Result<Option<Stored<Environment>>> {

@@ -23,6 +23,7 @@ use crate::{
     registered::StoredSecret,
     store::Store,
     table::{item, patience, pause, record},
+    variable_totals::Growth,
     variables::{StoredValue, StoredVariable, UseChange},
     write::{Expression, put},
 };
@@ -188,7 +189,9 @@ impl Store {
         let changes: Vec<_> = new.iter().map(|(old, new)| UseChange::of(*old, new)).collect();
         writes.extend(self.use_writes(tenant, import.scope, &changes));
         writes.extend((created > 0).then(|| self.scope_writes(tenant, import.scope, created)).flatten());
-        self.table.transact(writes).await.map_err(explain)?;
+        let growth = new.iter().map(|(old, new)| Growth::of(*old, Some(new))).sum();
+        writes.extend(self.total_write(tenant, import.scope, growth));
+        self.transact_counted(tenant, import.scope, writes).await.map_err(explain)?;
         Ok(results)
     }
 
@@ -277,7 +280,7 @@ impl Candidate {
         StoredVariable {
             key: self.key.clone(),
             value_type: ValueType::SecretRef,
-            value: StoredValue::Reference { written: format!("@secret:{}", self.id), secret_id: self.id },
+            value: StoredValue::Reference { secret_id: self.id },
             revision: Revision(old.map_or(0, |old| old.revision.0) + 1),
             created_at: old.map_or(now, |old| old.created_at),
             updated_at: now,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_domain::{
-    id::{Revision, SecretId, TenantId},
+    id::{ProjectId, Revision, SecretId, TenantId},
     secret::Secret,
     variable::{Layered, Scope, SecretReference, ValueType, VariableKey, Written},
     variable_id::VariableId,
@@ -13,13 +13,14 @@ use tidegate_domain::{
 
 use crate::{
     audit::{self, AuditEvent},
-    catalogue::{Created, Listed, PageRequest, Part, Reference, Replay, explain},
+    catalogue::{Created, Listed, PageRequest, Part, Reference, Replay, Stored, explain},
     envelope::{Place, Purpose},
     error::{Result, StoreError},
     keys::{self, Kind},
-    registered::Sealed,
+    registered::{Project, Sealed},
     store::Store,
     table::{Cancelled, PageQuery, item, key_item, record},
+    variable_totals::Growth,
     write::{Expression, Write, check, delete, put},
 };
 
@@ -45,10 +46,9 @@ pub enum StoredValue {
     Secret {
         sealed: Sealed,
     },
-    /// As written (`@secret:12`, `@secret:group/NAME`), and the secret that it named then.
+    /// The secret that was named. By which name is forgotten: it may be another one's by now.
     #[serde(rename_all = "camelCase")]
     Reference {
-        written: String,
         secret_id: SecretId,
     },
 }
@@ -59,6 +59,21 @@ impl StoredVariable {
             StoredValue::Plain { .. } => false,
             StoredValue::Secret { .. } | StoredValue::Reference { .. } => true,
         }
+    }
+
+    /// Of key and value, as a deployment counts them.
+    pub fn size_bytes(&self) -> usize {
+        let value = match &self.value {
+            StoredValue::Plain { text } => text.len(),
+            StoredValue::Secret { sealed } => sealed.plain_bytes(),
+            StoredValue::Reference { secret_id } => Self::reference(*secret_id).len(),
+        };
+        self.key.as_str().len() + value
+    }
+
+    /// A reference's value as everybody writes and sees it.
+    pub fn reference(secret_id: SecretId) -> String {
+        SecretReference::Id(secret_id).to_string()
     }
 
     /// The secret that it refers to.
@@ -102,6 +117,17 @@ impl Store {
         }
         let items = self.table.all(&keys::variables(tenant, scope), "").await?;
         items.into_iter().map(|item| record(item, "variable")).collect()
+    }
+
+    /// Whether what the scope is of is there.
+    pub async fn is_there(&self, tenant: &TenantId, scope: Scope) -> Result<bool> {
+        let (kind, id) = match scope {
+            Scope::Global => return Ok(true),
+            Scope::Project(id) => (Kind::Project, id.0),
+            Scope::Environment(id) => (Kind::Environment, id.0),
+            Scope::Application(id) => (Kind::Application, id.0),
+        };
+        Ok(self.table.get(&keys::thing(tenant, kind, id)).await?.is_some())
     }
 
     /// By key, ascending.
@@ -153,7 +179,7 @@ impl Store {
 
     /// # Errors
     /// [`StoreError::NameTaken`] if the scope has a variable of this key, [`StoreError::ReferenceMissing`] if its project
-    /// or application does not exist.
+    /// or application does not exist, [`StoreError::TooManyVariables`] if no deployment could use them all.
     pub async fn create_variable(
         &self,
         tenant: &TenantId,
@@ -173,10 +199,11 @@ impl Store {
         ];
         writes.extend(self.use_writes(tenant, scope, &[UseChange::of(None, variable)]));
         writes.extend(self.scope_writes(tenant, scope, 1));
+        writes.extend(self.total_write(tenant, scope, Growth::of(None, Some(variable))));
         if let Some(replay) = replay {
             writes.push(self.keep_answer(Part::Replay, tenant, replay.key, replay.answer, now).await?);
         }
-        match self.table.transact(writes).await {
+        match self.transact_counted(tenant, scope, writes).await {
             Ok(()) => Ok(Created::Now),
             Err(Cancelled::Conditions(parts)) if parts.contains(&Part::Replay) => {
                 let key = replay.map(|r| r.key).ok_or(StoreError::Conflict)?;
@@ -204,7 +231,8 @@ impl Store {
             audit::write(Part::Other, tenant, event, new.updated_at, &self.table)?,
         ];
         writes.extend(self.use_writes(tenant, scope, &[UseChange::of(Some(old), new)]));
-        self.table.transact(writes).await.map_err(explain)
+        writes.extend(self.total_write(tenant, scope, Growth::of(Some(old), Some(new))));
+        self.transact_counted(tenant, scope, writes).await.map_err(explain)
     }
 
     pub async fn delete_variable(
@@ -227,7 +255,23 @@ impl Store {
         if let Scope::Project(id) = scope {
             writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, -1));
         }
-        self.table.transact(writes).await.map_err(explain)
+        writes.extend(self.total_write(tenant, scope, Growth::of(Some(old), None)));
+        self.transact_counted(tenant, scope, writes).await.map_err(explain)
+    }
+
+    /// Removes a project that nothing refers to, with what was counted of its variables.
+    ///
+    /// # Errors
+    /// As [`Store::delete`].
+    pub async fn delete_project(
+        &self,
+        tenant: &TenantId,
+        old: &Stored<Project>,
+        now: Timestamp,
+        event: &AuditEvent,
+    ) -> Result<()> {
+        let totals = keys::variable_totals(tenant, Scope::Project(ProjectId(old.id)));
+        self.delete_with(tenant, old, now, event, vec![delete(Part::Other, &totals, &self.table, None)]).await
     }
 
     /// What so many new variables mean for what they are of. For the transaction that creates them.
@@ -280,7 +324,7 @@ impl Store {
     ) -> Result<Secret<String>> {
         match &variable.value {
             StoredValue::Plain { text } => Ok(Secret::new(text.clone())),
-            StoredValue::Reference { written, .. } => Ok(Secret::new(written.clone())),
+            StoredValue::Reference { secret_id } => Ok(Secret::new(StoredVariable::reference(*secret_id))),
             StoredValue::Secret { sealed } => {
                 let id = variable_place(scope, &variable.key);
                 let place = Place { kind: VARIABLE_PLACE, id: &id, version: variable.revision.0 };
@@ -295,7 +339,7 @@ impl Store {
         let value = match variable.value {
             StoredValue::Plain { text } => Written::Template(Secret::new(text)),
             StoredValue::Secret { .. } => Written::Template(self.open_variable(tenant, scope, &variable).await?),
-            StoredValue::Reference { secret_id, .. } => Written::Reference(SecretReference::Id(secret_id)),
+            StoredValue::Reference { secret_id } => Written::Reference(SecretReference::Id(secret_id)),
         };
         let (origin, value_type) = (scope.origin(), variable.value_type);
         Ok(Layered { origin, key: variable.key, value, value_type, is_secret })

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// One write of a transaction, with what it means if its condition does not hold.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Write<L> {
     pub(crate) label: L,
     pub(crate) item: TransactWriteItem,

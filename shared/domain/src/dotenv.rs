@@ -2,8 +2,8 @@
 //!
 //! - `export ` before a key, blank lines and lines that begin with `#` mean nothing.
 //! - A bare value ends with its line, or before a blank and `#`; blanks around it are not part of it.
-//! - `'…'` is taken as it is. In `"…"`, `\n`, `\r`, `\t`, `\"`, `\\` and `\$` stand for what they stand for elsewhere. Both may
-//!   go on over lines; after them only a comment may follow.
+//! - `'…'` is taken as it is. In `"…"`, `\n`, `\r`, `\t`, `\"`, `\\`, `\$` and ``\` `` stand for what they stand for elsewhere.
+//!   Both may go on over lines; after them only a comment may follow.
 //! - Nothing is expanded: `$NAME` is a text like any other.
 //! - CRLF ends a line as LF does, and a byte order mark before the first is left out.
 

@@ -11,6 +11,7 @@ mod existing;
 mod plan;
 mod row;
 mod sealed;
+mod written;
 
 pub use decisions::Decisions;
 pub use dump::{Dump, LeftOut};
@@ -19,6 +20,7 @@ pub use existing::{
 };
 pub use plan::{Closed, Outside, Plan, PlannedAuth, PlannedScope, PlannedValue, Step, plan};
 pub use sealed::{Sealed, old_key};
+pub use written::read_json;
 
 #[cfg(test)]
 mod tests;

@@ -128,11 +128,15 @@ pub enum SecretReference {
 }
 
 impl SecretReference {
+    /// How each begins.
+    pub const PREFIX: &str = "@secret:";
+
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let refused = || {
-            Invalid::new("format-secret-ref", "is not a reference to a secret", "use @secret:12 or @secret:group/NAME")
+            let how = "use @secret:12 or @secret:group/NAME, or @@secret: for a text that begins so";
+            Invalid::new("format-secret-ref", "is not a reference to a secret", how)
         };
-        let rest = text.strip_prefix("@secret:").ok_or_else(refused)?;
+        let rest = text.strip_prefix(Self::PREFIX).ok_or_else(refused)?;
         if let Some((group, name)) = rest.split_once('/') {
             if group.is_empty() || name.is_empty() || name.contains('/') {
                 return Err(refused());
@@ -144,8 +148,19 @@ impl SecretReference {
     }
 }
 
+/// As it is written.
+impl fmt::Display for SecretReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "{}{id}", Self::PREFIX),
+            Self::Named { group, name } => write!(f, "{}{group}/{name}", Self::PREFIX),
+        }
+    }
+}
+
 /// Whether a value may be stored under its type: what refers to others can be judged only as far as its form goes, until it
-/// is resolved.
+/// is resolved. What begins as a reference to a secret is one, or is escaped: else it would reach the container as it is
+/// written, which nobody means.
 ///
 /// # Errors
 /// As [`check_value`] and [`Template::parse`].
@@ -153,11 +168,22 @@ pub fn check_written(value_type: ValueType, text: &str) -> Result<(), Invalid> {
     let is_template = match value_type {
         ValueType::SecretRef => false,
         ValueType::String | ValueType::Number | ValueType::Boolean | ValueType::Json => {
+            if text.starts_with(SecretReference::PREFIX) {
+                return Err(unescaped_reference());
+            }
             !Template::parse(text)?.is_literal()
         }
     };
     // Every type has the same say about NUL.
     check_value(if is_template { ValueType::String } else { value_type }, text)
+}
+
+fn unescaped_reference() -> Invalid {
+    Invalid::new(
+        "unescaped-secret-ref",
+        "begins as a reference to a secret does, and is of another type",
+        "send it for this key alone, with the valueType secret_ref, or write @@secret: for a text that begins so",
+    )
 }
 
 /// Whether a value is of its type. NUL is never allowed: no environment can hold it.
@@ -240,5 +266,32 @@ mod tests {
         check(ValueType::String, "{{X}}\0", Some("format-string"));
         // What an escape stands for is its value: two braces are no number.
         check(ValueType::Number, "{{{{", Some("format-number"));
+    }
+
+    #[test]
+    fn what_begins_as_a_reference_is_one_or_is_escaped() {
+        let check = |value_type, text: &str, code: Option<&str>| {
+            assert_eq!(check_written(value_type, text).err().map(|invalid| invalid.code), code, "{text}");
+        };
+        for text in ["@secret:12", "@secret:12 ", "@secret:a/b/c", "@secret:db/URL", "@secret:", "@secret:{{X}}"] {
+            for value_type in [ValueType::String, ValueType::Number, ValueType::Boolean, ValueType::Json] {
+                check(value_type, text, Some("unescaped-secret-ref"));
+            }
+        }
+        for text in ["@@secret:12", "@@secret:", "@@@secret:1", " @secret:12", "@Secret:12", "@secret", "x@secret:12"] {
+            check(ValueType::String, text, None);
+        }
+        check(ValueType::SecretRef, "@secret:12", None);
+        check(ValueType::SecretRef, "@secret:db/URL", None);
+        for text in ["@secret:12 ", "@secret:a/b/c", "@secret:", "@@secret:12", "12"] {
+            check(ValueType::SecretRef, text, Some("format-secret-ref"));
+        }
+    }
+
+    #[test]
+    fn a_reference_is_written_as_it_is_read() {
+        for text in ["@secret:12", "@secret:db/URL", "@secret:a b/c:d"] {
+            assert_eq!(SecretReference::parse(text).unwrap().to_string(), text);
+        }
     }
 }

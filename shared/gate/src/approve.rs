@@ -205,6 +205,7 @@ impl Gate {
             job,
             requested: None,
             application: &material.application,
+            decided_in: Some(material.decided_in()),
             // Whoever decides is an owner or an administrator.
             asked_by: AskedBy::Priority,
             concurrency: material.application.body.application.rollout.concurrency,

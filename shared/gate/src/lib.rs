@@ -283,6 +283,7 @@ impl Gate {
             job,
             requested: (waits || !variables.is_empty()).then_some(&requested),
             application: &material.application,
+            decided_in: Some(material.decided_in()),
             asked_by: asked_by(request.caller, application),
             concurrency: application.rollout.concurrency,
             queue: material.settings.queue,

@@ -14,7 +14,8 @@ use tidegate_domain::{
 
 use crate::Gate;
 
-/// The final set as a deployment would get it now, with all that would keep it from being deployed.
+/// The final set as a deployment would get it now, with all that is wrong with it. What else may keep a deployment back is not
+/// looked at: its version, its hosts, and whether its whole work order is too large.
 #[derive(Debug)]
 pub struct Preview {
     pub environment: Option<DeployedIn>,

@@ -36,6 +36,29 @@ impl JsonBody {
         Ok(Self { value: parse(&bytes)?, fingerprint, bytes })
     }
 
+    /// The value, which is `null` from then on.
+    pub fn take(&mut self) -> Value {
+        self.value.take()
+    }
+
+    /// Puts in the place of this member, or of the members of this object, where it is a number the text that it was written
+    /// as: where a text is wanted, a number stands for the text that it looks like.
+    pub fn write_out_numbers(&mut self, field: &str) {
+        let Some(value) = self.value.get_mut(field) else { return };
+        let whole: BTreeMap<String, &RawValue> = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        let Some(raw) = whole.get(field) else { return };
+        let written: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
+        let members = value.as_object_mut().into_iter().flatten().filter(|(_, value)| value.is_number());
+        for (name, value) in members {
+            if let Some(raw) = written.get(name) {
+                *value = Value::from(raw.get());
+            }
+        }
+        if value.is_number() {
+            *value = Value::from(raw.get());
+        }
+    }
+
     /// Puts in the place of all members of this object that are no text the text that they were written as. A parsed number
     /// has lost how it was written: `1.50` and `1e6`, and all digits past the seventeenth.
     #[must_use]
@@ -238,6 +261,25 @@ mod tests {
         assert_eq!(body.value, expect);
         for other in [r#"{"v":[1.50]}"#, r#"{"v":1.50}"#, "[1.50]", "1.50", "{}"] {
             let body = JsonBody::of(other.into(), String::new()).unwrap().with_written("v");
+            assert_eq!(body.value, serde_json::from_str::<Value>(other).unwrap(), "{other}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_texts_as_they_were_written() {
+        let sent =
+            br#"{"n":1.50,"v":{"a":"1.50","b": 1.50 ,"c":12345678901234567890123,"d":{"x":1e2},"\u0065":-0,"f":true,
+            "g":null},"w":[1.50]}"#;
+        let mut body = JsonBody::of(Bytes::from_static(sent), String::new()).unwrap();
+        for field in ["n", "v", "w", "x"] {
+            body.write_out_numbers(field);
+        }
+        let expect = serde_json::json!({"n": "1.50", "w": [1.5], "v": {"a": "1.50", "b": "1.50",
+            "c": "12345678901234567890123", "d": {"x": 100.0}, "e": "-0", "f": true, "g": null}});
+        assert_eq!(body.value, expect);
+        for other in ["[1.50]", "1.50", "{}", r#"{"v":null}"#] {
+            let mut body = JsonBody::of(other.into(), String::new()).unwrap();
+            body.write_out_numbers("v");
             assert_eq!(body.value, serde_json::from_str::<Value>(other).unwrap(), "{other}");
         }
     }

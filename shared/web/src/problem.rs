@@ -175,6 +175,24 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "environment-active", "Environment active", detail).with("name", name)
     }
 
+    /// 409 for what needs an environment that was deleted.
+    pub fn environment_gone(name: &str) -> Self {
+        let detail = format!(
+            "The release is of the environment {name}, which was deleted: its secrets have no value of now. \
+             Restore it, or roll back to the release as it was, with secrets as released."
+        );
+        Self::new(StatusCode::CONFLICT, "environment-gone", "Environment gone", detail).with("name", name)
+    }
+
+    /// 409 for what would pass by a decision that `who` wants.
+    pub fn approval_required(who: &str) -> Self {
+        let detail = format!(
+            "{who} wants somebody to decide on every deployment, and nobody has on the release with other \
+             secrets. Roll back with those that it had, or deploy its version, which then waits for a decision."
+        );
+        Self::new(StatusCode::CONFLICT, "approval-required", "Approval required", detail)
+    }
+
     /// 409 for a change that cannot be made as things stand.
     pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", "Conflict", detail)

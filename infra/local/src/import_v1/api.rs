@@ -12,7 +12,7 @@ use url::{Host, Url};
 /// As whom to call.
 #[derive(Debug)]
 pub enum Credential {
-    /// An API key, or a person's token.
+    /// A person's token.
     Token(Secret<String>),
     /// Of an installation that signs people in itself.
     Person { user: String, password: Secret<String> },

@@ -2,7 +2,8 @@
 //!
 //! A crash between the answer that shows a token and the disk would lose it. So what is about to be asked is written beside
 //! the tokens first, with its `Idempotency-Key`: the next run asks the same again, and for a day the installation gives the
-//! same answer.
+//! same answer to the same caller. To others, and later, it says that there is such an application: then its token is lost,
+//! and nothing goes on before somebody has seen to that.
 
 use std::{io, path::Path};
 
@@ -30,6 +31,13 @@ struct Attempt {
     url: String,
     key: String,
     body: Value,
+}
+
+/// One that is there.
+#[derive(Debug, Deserialize)]
+struct Application {
+    id: u64,
+    name: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,11 +76,35 @@ impl Tokens {
         if attempt.url != self.url {
             return Err(ImportError::OtherInstallation { path: self.attempt.path().to_owned() });
         }
-        // A refusal is told when the application is planned again.
-        self.perform(api, &attempt).await.map(drop)
+        match self.create_again(api, &attempt).await? {
+            Created::Yes { .. } => {}
+            Created::Refused(_) => self.check_not_lost(api, &attempt).await?,
+        }
+        self.attempt.remove().map_err(|source| self.failed(source))
+    }
+
+    /// Of a creation that is refused: for another reason than that it has happened, which is told when the application is
+    /// planned again.
+    async fn check_not_lost(&self, api: &mut Api, attempt: &Attempt) -> Result<(), ImportError> {
+        let found = api.every::<Application>("applications").await?;
+        let Some(found) = found.into_iter().find(|found| attempt.body["name"] == *found.name) else { return Ok(()) };
+        let of_it =
+            |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|line| line["applicationId"] == found.id);
+        if self.lines.lines().any(of_it) {
+            return Ok(());
+        }
+        let path = self.attempt.path().to_owned();
+        Err(ImportError::TokenLost { application: found.name, id: found.id, path })
     }
 
     async fn perform(&mut self, api: &mut Api, attempt: &Attempt) -> Result<Created, ImportError> {
+        let created = self.create_again(api, attempt).await?;
+        self.attempt.remove().map_err(|source| self.failed(source))?;
+        Ok(created)
+    }
+
+    /// Creates it, or hears the first answer once more.
+    async fn create_again(&mut self, api: &mut Api, attempt: &Attempt) -> Result<Created, ImportError> {
         let created = api.create("applications", &attempt.key, &attempt.body).await?;
         if let Created::Yes { body, replayed } = &created {
             // One that was deleted meanwhile is answered, too.
@@ -81,7 +113,6 @@ impl Tokens {
                 self.keep(body)?;
             }
         }
-        self.attempt.remove().map_err(|source| self.failed(source))?;
         Ok(created)
     }
 

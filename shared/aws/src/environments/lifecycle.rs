@@ -118,7 +118,7 @@ impl Store {
             more.extend(self.count_uses(tenant, id, &gained, &lost));
             more.extend(self.not_due(tenant, old));
             (body.surplus, body.settle_at) = (BTreeSet::new(), None);
-            return self.replace_with(tenant, old, body, now, event, more).await;
+            return self.replace_set(tenant, old, body, now, event, more).await;
         }
         let at = self.count_before(tenant, Kind::Environment, old.clone(), &gained, now).await?;
         body.surplus = at.body.change_of_uses(&body).1.into_iter().collect();
@@ -130,7 +130,7 @@ impl Store {
             body.settle_at = Some(settle_at);
             more.push(self.due(tenant, Kind::Environment, old.id, settle_at));
         }
-        let stored = self.replace_with(tenant, &at, body, now, event, more).await?;
+        let stored = self.replace_set(tenant, &at, body, now, event, more).await?;
         // The change is made; what it leaves to be done concerns nobody who reads it.
         match self.settle(tenant, Kind::Environment, id).await {
             Ok(Some(settled)) => Ok(settled),
@@ -141,6 +141,21 @@ impl Store {
                 Ok(stored)
             }
         }
+    }
+
+    /// With the names of the variables that change on record.
+    async fn replace_set(
+        &self,
+        tenant: &TenantId,
+        old: &Stored<Environment>,
+        body: Environment,
+        now: Timestamp,
+        event: &AuditEvent,
+        more: Vec<Write<Part>>,
+    ) -> Result<Stored<Environment>> {
+        let after = body.variables.clone();
+        let entry = audit::Entry::with(event, audit::KeyChanges::between(&old.body.variables, &after));
+        self.replace_with(tenant, old, body, now, entry, more).await
     }
 
     /// The write that takes its surplus from what is due, if it has any.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use tidegate_domain::id::{EnvironmentId, ProjectId, TenantId};
 
-use super::{Environment, Pointer, size_bytes};
+use super::{Environment, Pointer};
 use crate::{
     catalogue::{Listed, PageRequest, Stored, id_of},
     error::{Result, StoreError},
     keys::{self, Key, Kind},
     store::Store,
     table::{PageQuery, record, sort_key},
+    variables::StoredVariable,
 };
 
 /// A reader who sees a pointer and its environment change between his calls looks again, so often.
@@ -159,7 +160,7 @@ impl Store {
         for item in &names.items {
             // One that is gone since its name was read is not there.
             let Some(stored) = id_of(item).and_then(|id| found.remove(&id)) else { continue };
-            bytes += stored.body.variables.iter().map(size_bytes).sum::<usize>();
+            bytes += stored.body.variables.iter().map(StoredVariable::size_bytes).sum::<usize>();
             data.push(stored);
             if bytes >= PAGE_BYTES && names.items.last() != Some(item) {
                 next = sort_key(item).map(str::to_owned);

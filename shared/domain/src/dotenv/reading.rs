@@ -122,7 +122,7 @@ fn escaped<'a>(text: &'a str, next: &'a str) -> (Result<Secret<String>, Invalid>
                 Some('n') => value.push('\n'),
                 Some('r') => value.push('\r'),
                 Some('t') => value.push('\t'),
-                Some(same @ ('"' | '\\' | '$')) => value.push(same),
+                Some(same @ ('"' | '\\' | '$' | '`')) => value.push(same),
                 Some(_) | None => unknown = true,
             },
             '\r' if text[at + 1..].starts_with('\n') => {}
@@ -164,7 +164,7 @@ fn unclosed(quote: &str) -> Invalid {
 }
 
 fn unknown_escape() -> Invalid {
-    let hint = r#"use one of \n \r \t \" \\ \$, or single quotes, in which a backslash is one"#;
+    let hint = r#"use one of \n \r \t \" \\ \$ \`, or single quotes, in which a backslash is one"#;
     Invalid::new("format-dotenv", "has a backslash before what it is not used for", hint)
 }
 

@@ -1,8 +1,9 @@
-//! From keys and values to a text that reads back as the same.
+//! From keys and values to a text that reads back as the same, and that a shell takes for the same: it may be sourced.
 
 use crate::variable::VariableKey;
 
-/// One line a variable, bare where the value needs no quotes, else in double quotes.
+/// Each variable bare where its value needs no quotes, else in single quotes, in which nothing means anything to anybody;
+/// else in double ones.
 pub fn write<'a>(variables: impl IntoIterator<Item = (&'a VariableKey, &'a str)>) -> String {
     let mut text = String::new();
     for (key, value) in variables {
@@ -10,28 +11,31 @@ pub fn write<'a>(variables: impl IntoIterator<Item = (&'a VariableKey, &'a str)>
         text.push('=');
         if is_bare(value) {
             text.push_str(value);
-        } else {
+        } else if value.contains('\'') || value.contains("\r\n") {
             quote(value, &mut text);
+        } else {
+            text.extend(["'", value, "'"]);
         }
         text.push('\n');
     }
     text
 }
 
-/// What a shell would take for one word, too, so that a file can be sourced.
+/// What a shell would take for one word, too.
 fn is_bare(value: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.,:/@%+=".contains(c);
     value.chars().all(is_plain)
 }
 
+/// All that a shell looks at between double quotes is escaped; line breaks are left as they are, because a shell takes `\n`
+/// for two characters. Of CRLF there is no form that reads the same for both: files end their lines with it.
 fn quote(value: &str, text: &mut String) {
     text.push('"');
-    for c in value.chars() {
+    let mut characters = value.chars().peekable();
+    while let Some(c) = characters.next() {
         match c {
-            '\n' => text.push_str("\\n"),
-            '\r' => text.push_str("\\r"),
-            '\t' => text.push_str("\\t"),
-            '"' | '\\' | '$' => text.extend(['\\', c]),
+            '\r' if characters.peek() == Some(&'\n') => text.push_str("\\r"),
+            '"' | '\\' | '$' | '`' => text.extend(['\\', c]),
             other => text.push(other),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::written;
 use crate::invalid::{FieldError, Invalid};
 
 /// What was found while reading: faults, and what was left out on purpose.
@@ -212,7 +213,7 @@ pub(super) fn scalar(value: Value) -> Option<String> {
 /// A JSON document in a text, as `SQLite` keeps it; anything else as it is.
 pub(super) fn unwrapped(value: Value) -> Value {
     match value {
-        Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        Value::String(text) => written::document(&text).unwrap_or(Value::String(text)),
         other => other,
     }
 }
