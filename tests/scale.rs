@@ -251,7 +251,8 @@ async fn lists_cost_the_same_whether_scopes_have_a_few_variables_or_all_that_the
     let fill = async |range: std::ops::Range<usize>| {
         for scope in &scopes {
             let mut body = scope.clone();
-            body["dotenv"] = range.clone().map(|index| format!("MANY_{index}=a value\n")).collect::<String>().into();
+            let lines: Vec<_> = range.clone().map(|index| format!("MANY_{index}=a value")).collect();
+            body["dotenv"] = lines.join("\n").into();
             installation.post("variables/import", &body).await.expect(200);
         }
     };

@@ -227,9 +227,9 @@ async fn a_shell_takes_an_export_for_what_is_stored_and_runs_none_of_it() {
     let text = export(&admin, &format!("projectId={project}")).await;
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("exported.env"), &text).unwrap();
-    let shown: String = (0..values.len()).map(|index| format!("printf '%s\\0' \"$K{index}\"; ")).collect();
+    let shown: Vec<_> = (0..values.len()).map(|index| format!("printf '%s\\0' \"$K{index}\"; ")).collect();
     let shell = Command::new("sh")
-        .args(["-euc", &format!(". ./exported.env; {shown}")])
+        .args(["-euc", &format!(". ./exported.env; {}", shown.concat())])
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .output()

@@ -23,7 +23,7 @@ async fn with_project() -> Admin {
 }
 
 fn file(range: std::ops::Range<usize>) -> String {
-    range.map(|index| format!("KEY_{index:03}={index}\n")).collect()
+    range.map(|index| format!("KEY_{index:03}={index}")).collect::<Vec<_>>().join("\n")
 }
 
 async fn import(admin: &Admin, scope: &Value, range: std::ops::Range<usize>) -> crate::administration::admin::Answer {
@@ -103,7 +103,7 @@ async fn a_scope_that_has_too_many_keeps_them_and_does_not_grow() {
     let all = items(&clients).await;
     let text = |item: &HashMap<String, AttributeValue>, name: &str| item[name].as_s().unwrap().clone();
     let first = all.into_iter().find(|item| text(item, "pk") == first.pk && text(item, "sk") == first.sk).unwrap();
-    for index in 0..MAX_VARIABLES + 1 {
+    for index in 0..=MAX_VARIABLES {
         let mut item = first.clone();
         let key = VariableKey::parse(&format!("OLD_{index}")).unwrap();
         item.insert("sk".to_owned(), AttributeValue::S(keys::variable(&tenant, scope, &key).sk));

@@ -48,9 +48,9 @@ fn loses(text: &str) -> bool {
     let (mut in_string, mut rest) = (false, text);
     while let Some(at) = rest.find(|c: char| c == '"' || in_string && c == '\\' || !in_string && is_of_number(c)) {
         let found = &rest[at..];
-        if found.starts_with('"') {
+        if let Some(after) = found.strip_prefix('"') {
             in_string = !in_string;
-            rest = &found[1..];
+            rest = after;
         } else if in_string {
             // What is escaped, if it is not the end of something that is no JSON.
             let escaped = found.chars().nth(1).map_or(0, char::len_utf8);
