@@ -56,7 +56,7 @@ fn store(admin: &Admin) -> Store {
     store_of(&admin.aws.clients())
 }
 
-fn store_of(clients: &Clients) -> Store {
+pub(crate) fn store_of(clients: &Clients) -> Store {
     let config = StoreConfig {
         table: TABLE.to_owned(),
         key: KEY_ALIAS.to_owned(),
@@ -70,7 +70,7 @@ pub(crate) fn tenant() -> TenantId {
     TenantId::parse("default").unwrap()
 }
 
-fn event() -> AuditEvent {
+pub(crate) fn event() -> AuditEvent {
     let word = || "test".to_owned();
     AuditEvent { actor: word(), action: word(), subject: word(), source_ip: None, request_id: None }
 }

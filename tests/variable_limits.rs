@@ -5,14 +5,28 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tidegate_aws::keys;
+use tidegate_aws::{
+    clock, keys,
+    variables::{StoredValue, StoredVariable},
+};
 use tidegate_domain::{
-    id::ProjectId,
-    variable::{MAX_VARIABLES, Scope, VariableKey},
+    id::{ProjectId, Revision},
+    variable::{MAX_VARIABLES, Scope, ValueType, VariableKey},
 };
 use tidegate_local::provision::TABLE;
 
-use crate::{administration::admin::Admin, secrets::items};
+use tokio::{runtime::Handle, task::block_in_place};
+
+use crate::{
+    administration::admin::Admin,
+    environments::{event, store_of, tenant},
+    secrets::items,
+    support::{
+        Installation, Setup,
+        faults::{AwsCall, FaultyAws},
+        relay::Fate,
+    },
+};
 
 const TOO_MANY: [(&str, &str); 1] = [("variables", "too-many-variables")];
 
@@ -91,13 +105,18 @@ async fn of_many_at_once_exactly_as_many_are_written_as_there_are_places() {
     let statuses: Vec<u16> = join_all(creations).await.into_iter().map(|answer| answer.status.as_u16()).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), PLACES, "{statuses:?}");
     assert!(statuses.iter().all(|status| matches!(status, 201 | 422)), "{statuses:?}");
+
+    // Nor is anything refused that has a place, where all of them are the first.
+    let creations = (0..12).map(|index| admin.post("variables", json!({"key": format!("NEW_{index}"), "value": "1"})));
+    let statuses: Vec<u16> = join_all(creations).await.into_iter().map(|answer| answer.status.as_u16()).collect();
+    assert_eq!(statuses, [201; 12]);
 }
 
 /// As an installation has them that did not count yet.
 #[tokio::test]
 async fn a_scope_that_has_too_many_keeps_them_and_does_not_grow() {
     let admin = with_project().await;
-    let (clients, tenant, scope) = (admin.aws.clients(), super::environments::tenant(), Scope::Project(ProjectId(1)));
+    let (clients, tenant, scope) = (admin.aws.clients(), tenant(), Scope::Project(ProjectId(1)));
     admin.created("variables", json!({"projectId": 1, "key": "FIRST", "value": "1"})).await;
     let first = keys::variable(&tenant, scope, &VariableKey::parse("FIRST").unwrap());
     let all = items(&clients).await;
@@ -131,4 +150,36 @@ async fn a_scope_that_has_too_many_keeps_them_and_does_not_grow() {
     assert_eq!(create().await.faults(), TOO_MANY);
     assert_eq!(admin.delete(&at(2)).await.status, 204);
     assert_eq!(create().await.status, 201);
+}
+
+/// Whoever finds that nothing was counted yet, and then that somebody else has begun to, is not one too many.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_are_the_first_at_once_are_both_written() {
+    let (faulty, detour) = FaultyAws::for_functions().await;
+    let setup = Setup { no_worker: true, no_sweeps: true, detour: Some(detour), ..Setup::default() };
+    let installation = Installation::start_with(setup).await;
+    let store = store_of(&installation.aws().clients());
+    let mut other = Some(StoredVariable {
+        key: VariableKey::parse("OTHER").unwrap(),
+        value_type: ValueType::String,
+        value: StoredValue::Plain { text: "1".to_owned() },
+        revision: Revision(1),
+        created_at: clock::now(),
+        updated_at: clock::now(),
+    });
+    faulty.judge_by(move |call: &AwsCall| {
+        if call.is("GetItem")
+            && call.body.to_string().contains("#TOTALS")
+            && let Some(other) = other.take()
+        {
+            let created = async { store.create_variable(&tenant(), Scope::Global, &other, None, &event()).await };
+            block_in_place(|| Handle::current().block_on(created)).unwrap();
+        }
+        Fate::Pass
+    });
+    installation.post("variables", &json!({"key": "ONE", "value": "1"})).await.expect(201);
+    faulty.let_all_pass();
+    let listed = installation.get("variables?scope=global").await.expect(200);
+    let keys: Vec<_> = listed["data"].as_array().unwrap().iter().map(|variable| variable["key"].clone()).collect();
+    assert_eq!(keys, ["ONE", "OTHER"]);
 }

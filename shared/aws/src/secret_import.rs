@@ -190,8 +190,7 @@ impl Store {
         writes.extend(self.use_writes(tenant, import.scope, &changes));
         writes.extend((created > 0).then(|| self.scope_writes(tenant, import.scope, created)).flatten());
         let growth = new.iter().map(|(old, new)| Growth::of(*old, Some(new))).sum();
-        writes.extend(self.total_write(tenant, import.scope, growth));
-        self.transact_counted(tenant, import.scope, writes).await.map_err(explain)?;
+        self.transact_counted(tenant, import.scope, growth, writes).await.map_err(explain)?;
         Ok(results)
     }
 

@@ -172,8 +172,7 @@ impl Store {
             writes.extend(self.use_writes(tenant, into.scope, &changes));
             writes.extend((created > 0).then(|| self.scope_writes(tenant, into.scope, created)).flatten());
             let growth = new.iter().map(|variable| Growth::of(present.get(&variable.key), Some(variable))).sum();
-            writes.extend(self.total_write(tenant, into.scope, growth));
-            match self.transact_counted(tenant, into.scope, writes).await.map_err(explain) {
+            match self.transact_counted(tenant, into.scope, growth, writes).await.map_err(explain) {
                 Ok(()) => return Ok(Ok(results)),
                 // Somebody changed one of them: the step is made again on what is there now.
                 Err(StoreError::Conflict | StoreError::NameTaken { .. }) => pause(&mut attempt, until).await?,

@@ -7,7 +7,7 @@
 
 use std::iter::Sum;
 
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use tidegate_domain::{
     id::TenantId,
     variable::{MAX_TOTAL_BYTES, MAX_VARIABLES, Scope},
@@ -18,7 +18,7 @@ use crate::{
     error::{Result, StoreError},
     keys,
     store::Store,
-    table::{Cancelled, item, number},
+    table::{Cancelled, item, number, patience, pause},
     variables::StoredVariable,
     write::{Expression, Write, update},
 };
@@ -51,9 +51,22 @@ impl Sum for Growth {
     }
 }
 
+/// As stored.
+#[derive(Debug, Serialize, Deserialize)]
+struct Totals {
+    variables: i64,
+    bytes: i64,
+}
+
+impl Totals {
+    fn is_room_for(&self, growth: Growth) -> bool {
+        let fits = |now: i64, by: i64, most: usize| by <= 0 || now + by <= i64::try_from(most).unwrap_or(i64::MAX);
+        fits(self.variables, growth.variables, MAX_VARIABLES) && fits(self.bytes, growth.bytes, MAX_TOTAL_BYTES)
+    }
+}
+
 impl Store {
-    /// For the transaction that makes the change, which [`Store::transact_counted`] sends.
-    pub(crate) fn total_write(&self, tenant: &TenantId, scope: Scope, growth: Growth) -> Option<Write<Part>> {
+    fn total_write(&self, tenant: &TenantId, scope: Scope, growth: Growth) -> Option<Write<Part>> {
         if matches!(scope, Scope::Environment(_)) || growth == Growth::default() {
             return None;
         }
@@ -77,7 +90,7 @@ impl Store {
         Some(update(Part::Totals, &keys::variable_totals(tenant, scope), &self.table, change, condition))
     }
 
-    /// As [`crate::table::Table::transact`], of writes that may have a [`Store::total_write`] among them.
+    /// As [`crate::table::Table::transact`], of a change that lets its scope grow so.
     ///
     /// # Errors
     /// [`StoreError::TooManyVariables`] if the scope would grow past what a deployment may have.
@@ -85,25 +98,39 @@ impl Store {
         &self,
         tenant: &TenantId,
         scope: Scope,
-        writes: Vec<Write<Part>>,
+        growth: Growth,
+        mut writes: Vec<Write<Part>>,
     ) -> Result<(), Cancelled<Part>> {
+        writes.extend(self.total_write(tenant, scope, growth));
+        let until = patience();
+        let mut attempt = 0;
         loop {
             match self.table.transact(writes.clone()).await {
                 Err(Cancelled::Conditions(parts)) if parts.iter().all(|part| *part == Part::Totals) => {}
                 ended => return ended,
             }
-            let totals = self.table.get(&keys::variable_totals(tenant, scope)).await.map_err(Cancelled::Store)?;
-            if totals.is_some() {
-                return Err(Cancelled::Store(StoreError::TooManyVariables));
+            let totals: Option<Totals> = self
+                .table
+                .read(&keys::variable_totals(tenant, scope), "total of variables")
+                .await
+                .map_err(Cancelled::Store)?;
+            match totals {
+                None => self.begin_totals(tenant, scope).await.map_err(Cancelled::Store)?,
+                Some(totals) if totals.is_room_for(growth) => {}
+                Some(_) => return Err(Cancelled::Store(StoreError::TooManyVariables)),
             }
-            self.begin_totals(tenant, scope).await.map_err(Cancelled::Store)?;
+            // Somebody else began them, or made room, since.
+            pause(&mut attempt, until).await.map_err(Cancelled::Store)?;
         }
     }
 
     async fn begin_totals(&self, tenant: &TenantId, scope: Scope) -> Result<()> {
         let variables = self.variables(tenant, scope).await?;
         let bytes: usize = variables.iter().map(StoredVariable::size_bytes).sum();
-        let totals = json!({ "variables": variables.len(), "bytes": bytes });
+        let totals = Totals {
+            variables: i64::try_from(variables.len()).unwrap_or(i64::MAX),
+            bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        };
         let totals = item(&keys::variable_totals(tenant, scope), &totals)?;
         // Somebody else may have begun them since; then theirs are the right ones.
         self.table.put(totals, Some(Expression::absent())).await?;
@@ -121,6 +148,21 @@ mod tests {
 
     use super::*;
     use crate::variables::StoredValue;
+
+    #[test]
+    fn only_what_grows_needs_room() {
+        let check = |variables: i64, bytes: i64, growth: (i64, i64), fits: bool| {
+            let growth = Growth { variables: growth.0, bytes: growth.1 };
+            assert_eq!(Totals { variables, bytes }.is_room_for(growth), fits, "{growth:?}");
+        };
+        let (most, most_bytes) = (i64::try_from(MAX_VARIABLES).unwrap(), i64::try_from(MAX_TOTAL_BYTES).unwrap());
+        check(0, 0, (most, most_bytes), true);
+        check(most - 1, 0, (1, 0), true);
+        check(most, 0, (1, 0), false);
+        check(most + 7, 0, (0, 10), true);
+        check(most + 7, most_bytes + 7, (-1, -10), true);
+        check(0, most_bytes - 5, (1, 6), false);
+    }
 
     #[test]
     fn what_takes_the_place_of_another_adds_the_difference() {

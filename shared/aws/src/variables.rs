@@ -199,11 +199,10 @@ impl Store {
         ];
         writes.extend(self.use_writes(tenant, scope, &[UseChange::of(None, variable)]));
         writes.extend(self.scope_writes(tenant, scope, 1));
-        writes.extend(self.total_write(tenant, scope, Growth::of(None, Some(variable))));
         if let Some(replay) = replay {
             writes.push(self.keep_answer(Part::Replay, tenant, replay.key, replay.answer, now).await?);
         }
-        match self.transact_counted(tenant, scope, writes).await {
+        match self.transact_counted(tenant, scope, Growth::of(None, Some(variable)), writes).await {
             Ok(()) => Ok(Created::Now),
             Err(Cancelled::Conditions(parts)) if parts.contains(&Part::Replay) => {
                 let key = replay.map(|r| r.key).ok_or(StoreError::Conflict)?;
@@ -231,8 +230,7 @@ impl Store {
             audit::write(Part::Other, tenant, event, new.updated_at, &self.table)?,
         ];
         writes.extend(self.use_writes(tenant, scope, &[UseChange::of(Some(old), new)]));
-        writes.extend(self.total_write(tenant, scope, Growth::of(Some(old), Some(new))));
-        self.transact_counted(tenant, scope, writes).await.map_err(explain)
+        self.transact_counted(tenant, scope, Growth::of(Some(old), Some(new)), writes).await.map_err(explain)
     }
 
     pub async fn delete_variable(
@@ -255,8 +253,7 @@ impl Store {
         if let Scope::Project(id) = scope {
             writes.push(self.count_use(tenant, Reference { kind: Kind::Project, id: id.0, field: "projectId" }, -1));
         }
-        writes.extend(self.total_write(tenant, scope, Growth::of(Some(old), None)));
-        self.transact_counted(tenant, scope, writes).await.map_err(explain)
+        self.transact_counted(tenant, scope, Growth::of(Some(old), None), writes).await.map_err(explain)
     }
 
     /// Removes a project that nothing refers to, with what was counted of its variables.
