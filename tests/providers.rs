@@ -1,7 +1,9 @@
 //! Secrets that come from outside, through the public API: added, followed, kept, and never lost silently.
 
+mod changes;
 mod crash;
 mod detaching;
+mod slow;
 mod sources;
 mod told;
 
@@ -68,6 +70,15 @@ impl Synced {
 
     async fn names(&self) -> Vec<String> {
         self.secrets().await.iter().map(|secret| secret["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    async fn change_provider(&self, changes: Value) -> Value {
+        let path = format!("secret-providers/{}", self.provider);
+        self.installation.put(&path, &changes).await.expect(200)
+    }
+
+    async fn change_group(&self, changes: Value) -> Value {
+        self.installation.put(&format!("secret-groups/{}", self.group), &changes).await.expect(200)
     }
 
     async fn provider(&self) -> Value {

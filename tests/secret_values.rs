@@ -284,6 +284,7 @@ async fn synced(store: &Store, provider: u64, now: Timestamp) -> Stored<StoredSe
         provider_id: SecretProviderId(provider),
         remote_id: "remote-1".to_owned(),
         remote_path: "/db/PASSWORD".to_owned(),
+        place: "https://secrets.example.com project prod /db".to_owned(),
         stale,
     };
     let new = NewSecret {

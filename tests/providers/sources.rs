@@ -11,7 +11,7 @@ use tidegate_providers::{Connection, Provider as _, ProviderError, Settings, fie
 
 use crate::support::{
     fake_infisical::{FakeInfisical, Fate},
-    fake_secrets_manager::FakeSecretsManager,
+    fake_secrets_manager::{FakeSecretsManager, hangs_up},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -164,6 +164,16 @@ async fn an_old_server_is_asked_as_it_knows() {
     let lines: Vec<_> = source.calls().into_iter().map(|call| call.line).collect();
     let lists: Vec<_> = lines.iter().filter(|line| line.starts_with("GET")).collect();
     assert_eq!(lists, ["GET /api/v4/secrets", "GET /api/v3/secrets/raw", "GET /api/v3/secrets/raw"]);
+    // It has been upgraded, and has the old way no more.
+    source.is_upgraded();
+    source.judge_by(|call| match call.line.as_str() {
+        "GET /api/v3/secrets/raw" => Fate::Answer(404, Vec::new(), json!({"error": "Not Found", "statusCode": 404})),
+        _ => Fate::Pass,
+    });
+    assert_eq!(all(&connection, "/").await, Ok(vec![pair("A", "canary")]));
+    source.calls();
+    assert_eq!(all(&connection, "/").await, Ok(vec![pair("A", "canary")]));
+    assert_eq!(source.calls()[0].line, "GET /api/v4/secrets");
     // A project that is not there is no old server.
     let source = FakeInfisical::start().await;
     let mut config = source.config();
@@ -171,6 +181,30 @@ async fn an_old_server_is_asked_as_it_knows() {
     let connection = super::sources::connection(ProviderType::Infisical, &config, PATIENCE).await;
     assert_eq!(all(&connection, "/").await, Err("not-found"));
     assert_eq!(source.calls().last().unwrap().line, "GET /api/v4/secrets");
+}
+
+#[tokio::test]
+async fn a_proxys_word_is_not_the_sources() {
+    let source = FakeInfisical::start().await;
+    source.set("/", "A", "canary");
+    let connection = infisical(&source).await;
+    let first = |source: &FakeInfisical| source.calls().into_iter().find(|call| call.line.starts_with("GET")).unwrap();
+    let gone = || Fate::Answer(404, Vec::new(), json!({"message": "no upstream"}));
+    // For one request, and for as long as it is asked either way.
+    at_first(&source, 1, gone);
+    assert_eq!(all(&connection, "/").await, Ok(vec![pair("A", "canary")]));
+    source.calls();
+    at_first(&source, 2, gone);
+    assert_eq!(all(&connection, "/").await, Err("no-such-api"));
+    assert_eq!(first(&source).line, "GET /api/v4/secrets");
+    assert_eq!(all(&connection, "/").await, Ok(vec![pair("A", "canary")]));
+    assert_eq!(first(&source).line, "GET /api/v4/secrets");
+    // Also if it sounds like the source itself: the other way did not answer either.
+    at_first(&source, 2, || Fate::Answer(404, Vec::new(), json!({"error": "Not Found"})));
+    assert_eq!(all(&connection, "/").await, Err("no-such-api"));
+    source.calls();
+    assert_eq!(all(&connection, "/").await, Ok(vec![pair("A", "canary")]));
+    assert_eq!(first(&source).line, "GET /api/v4/secrets");
 }
 
 #[tokio::test]
@@ -214,4 +248,67 @@ async fn aws_secrets_manager_is_read_page_by_page() {
     config["accessKeyId"] = "unknown".into();
     let stranger = super::sources::connection(ProviderType::AwsSecretsManager, &config, PATIENCE).await;
     assert_eq!(all(&stranger, "/").await, Err("login-refused"));
+}
+
+#[tokio::test]
+async fn of_other_folders_of_aws_no_value_is_read() {
+    let source = FakeSecretsManager::start().await;
+    for index in 0..9 {
+        source.set(&format!("other/S{index}"), Some("canary"));
+        source.set(&format!("prod/deeper/S{index}"), Some("canary"));
+    }
+    source.set("prod/HERE", Some("canary"));
+    source.set("AT_THE_ROOT", Some("canary"));
+    source.deny("other/S0");
+    source.deny("prod/deeper/S0");
+    let connection = connection(ProviderType::AwsSecretsManager, &source.config(), PATIENCE).await;
+    assert_eq!(all(&connection, "/").await, Ok(vec![pair("HERE", "canary")]));
+    connection.check().await.unwrap();
+    assert_eq!(source.read().into_iter().collect::<Vec<_>>(), ["prod/HERE"]);
+    let mut config = source.config();
+    config["path"] = "/".into();
+    let root = super::sources::connection(ProviderType::AwsSecretsManager, &config, PATIENCE).await;
+    assert_eq!(all(&root, "/").await, Ok(vec![pair("AT_THE_ROOT", "canary")]));
+    assert_eq!(source.read().into_iter().collect::<Vec<_>>(), ["AT_THE_ROOT"]);
+    // Whether values may be read shows at the first one that is there.
+    source.deny("AT_THE_ROOT");
+    assert_eq!(root.check().await.unwrap_err().code(), "permission-denied");
+    // Region and account are what tells one place from another, not who reads it.
+    config["accessKeyId"] = "other".into();
+    let listing = root_listing(&source).await;
+    let other = super::sources::connection(ProviderType::AwsSecretsManager, &config, PATIENCE).await;
+    assert_eq!(root.place(&RemotePath::default(), &listing), other.place(&RemotePath::default(), &listing));
+    let deeper = RemotePath::parse("/prod").unwrap();
+    assert_ne!(root.place(&RemotePath::default(), &listing), root.place(&deeper, &listing));
+}
+
+async fn root_listing(source: &FakeSecretsManager) -> Vec<tidegate_domain::sync::Listed> {
+    source.remove("AT_THE_ROOT");
+    source.set("READABLE", Some("canary"));
+    let mut config = source.config();
+    config["path"] = "/".into();
+    let root = connection(ProviderType::AwsSecretsManager, &config, PATIENCE).await;
+    root.all(&RemotePath::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_wrong_at_aws_for_a_while_is_no_wrong_key() {
+    let source = FakeSecretsManager::start().await;
+    source.set("prod/A", Some("canary"));
+    let (url, server) = hangs_up().await;
+    let mut config = source.config();
+    config["endpointUrl"] = url.into();
+    let cut = connection(ProviderType::AwsSecretsManager, &config, PATIENCE).await;
+    assert_eq!(all(&cut, "/").await, Err("unavailable"));
+    server.abort();
+    let connection = connection(ProviderType::AwsSecretsManager, &source.config(), PATIENCE).await;
+    for (status, code, expect) in [
+        (500, "InternalServiceError", "unavailable"),
+        (400, "ValidationException", "refused"),
+        (400, "AccessDeniedException", "permission-denied"),
+        (400, "ExpiredTokenException", "login-refused"),
+    ] {
+        source.refuse(status, code);
+        assert_eq!(all(&connection, "/").await, Err(expect), "{code}");
+    }
 }

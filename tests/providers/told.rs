@@ -17,6 +17,7 @@ use crate::{
     support::{
         eventually,
         fake_infisical::{Fate, delivery, now_in_milliseconds},
+        fake_secrets_manager::FakeSecretsManager,
     },
 };
 
@@ -30,6 +31,13 @@ impl Synced {
     /// What the function does each minute.
     pub(super) async fn pass(&self) -> Passed {
         self.syncer().pass(Instant::now() + Duration::from_mins(1)).await.unwrap()
+    }
+
+    /// How long after the end of the last run the next one is, in seconds.
+    async fn pause(&self) -> i64 {
+        let shown = self.provider().await;
+        let at = |field: &str| shown[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        at("nextSyncAt").duration_since(at("lastSyncAt")).as_secs()
     }
 
     async fn told(&self, id: u64, body: &str, signature: &str) -> (u16, Value) {
@@ -87,6 +95,40 @@ async fn the_source_says_that_something_has_changed() {
     let (status, answer) = synced.told(999_999, &body, &signature).await;
     assert_eq!((status, same(&answer)), (401, same(&nobodys)));
     assert_eq!(synced.pass().await.due, 0);
+}
+
+#[tokio::test]
+async fn the_sources_own_word_repeats_no_refused_login_and_no_call_too_many() {
+    let synced = Synced::start(json!({"autoSync": true, "syncIntervalMinutes": 1})).await;
+    synced.source.set("/", "A", "a");
+    let told = async || {
+        let (body, signature) = delivery(SECRET, "secrets.modified", now_in_milliseconds());
+        let (status, answer) = synced.told(synced.provider, &body, &signature).await;
+        assert_eq!((status, &answer["ignored"]), (202, &json!(false)), "{answer}");
+    };
+    synced.change_provider(json!({"config": {"clientSecret": "wrong", "webhookSecret": SECRET}})).await;
+    assert_eq!((synced.pass().await.failed, synced.source.refused_logins()), (1, 1));
+    told().await;
+    assert_eq!((synced.pass().await.due, synced.source.refused_logins()), (0, 1));
+    assert_eq!(synced.pause().await, 24 * 3_600);
+    // Whoever writes the provider, and whoever asks, is not kept waiting.
+    synced.change_provider(json!({"config": {"clientSecret": synced.source.client_secret()}})).await;
+    assert_eq!(synced.pass().await.succeeded, 1);
+
+    synced.source.judge_by(|call| match call.line.as_str() {
+        "GET /api/v4/secrets" => Fate::Answer(429, vec![("retry-after", "3000".to_owned())], json!({})),
+        _ => Fate::Pass,
+    });
+    told().await;
+    assert_eq!(synced.pass().await.failed, 1);
+    synced.source.judge_by(|_| Fate::Pass);
+    synced.source.calls();
+    told().await;
+    assert_eq!((synced.pass().await.due, synced.source.calls().len()), (0, 0));
+    assert_eq!(synced.pause().await, 3_000);
+    assert_eq!(synced.sync(json!({})).await, [0, 0, 0, 0, 1]);
+    told().await;
+    assert_eq!(synced.pass().await.succeeded, 1, "it takes requests again");
 }
 
 #[tokio::test]
@@ -154,6 +196,24 @@ async fn the_sync_function_does_what_is_due_when_the_scheduler_says_so() {
     assert_eq!(synced.value("A").await, "a");
     let again = function.invoke(json!({})).await.unwrap();
     assert_eq!(again["due"], 0);
+}
+
+#[tokio::test]
+async fn the_installations_own_role_is_tried_again_soon() {
+    let synced = Synced::start(json!({})).await;
+    let source = FakeSecretsManager::start().await;
+    // The role that the function has is none that this one knows.
+    let config = json!({"region": "eu-central-1", "endpointUrl": source.config()["endpointUrl"], "path": "/prod"});
+    let provider = json!({"name": "own", "type": "aws-secrets-manager", "autoSync": true, "config": config});
+    let provider = synced.installation.post("secret-providers", &provider).await.expect(201)["id"].as_u64().unwrap();
+    let group = json!({"name": "own", "providerId": provider, "autoSync": true});
+    synced.installation.post("secret-groups", &group).await.expect(201);
+    let function = Function::start("tidegate-sync", &environment(&synced.installation)).await;
+    let passed = function.invoke(json!({})).await.unwrap();
+    assert_eq!((&passed["due"], &passed["failed"]), (&json!(1), &json!(1)), "{passed}");
+    let own = Synced { provider, ..synced };
+    assert_eq!(own.provider().await["lastSyncError"]["code"], "role-unusable");
+    assert_eq!(own.pause().await, 5 * 60);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tidegate_aws::{clock, random};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use super::hex;
 
@@ -31,6 +31,8 @@ pub(crate) enum Fate {
     Cut,
     /// It is answered, but so much later.
     Late(Duration),
+    /// It is answered as things are now, when the gate opens.
+    Behind(watch::Receiver<bool>),
     /// A body without end.
     Endless,
 }
@@ -49,6 +51,23 @@ pub(crate) struct Held {
     pub value: String,
     pub version: u64,
     pub hidden: bool,
+}
+
+/// What holds requests back until it is opened.
+pub(crate) struct Gate {
+    is_open: watch::Sender<bool>,
+    has_come: watch::Receiver<bool>,
+}
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        self.is_open.send_replace(true);
+    }
+
+    /// Until the first request stands before it.
+    pub(crate) async fn reached(&self) {
+        self.has_come.clone().wait_for(|has_come| *has_come).await.unwrap();
+    }
 }
 
 type Judge = Box<dyn FnMut(&Call) -> Fate + Send>;
@@ -147,8 +166,27 @@ impl FakeInfisical {
         self.state().judge = Box::new(judge);
     }
 
+    /// Requests whose line holds this wait before a gate.
+    pub(crate) fn gate(&self, line: &'static str) -> Gate {
+        let (is_open, opened) = watch::channel(false);
+        let (comes, has_come) = watch::channel(false);
+        self.judge_by(move |call| {
+            if !call.line.contains(line) || *opened.borrow() {
+                return Fate::Pass;
+            }
+            comes.send_replace(true);
+            Fate::Behind(opened.clone())
+        });
+        Gate { is_open, has_come }
+    }
+
     pub(crate) fn is_old(&self) {
         self.state().is_old = true;
+    }
+
+    /// It has `/api/v4/secrets` from now on.
+    pub(crate) fn is_upgraded(&self) {
+        self.state().is_old = false;
     }
 
     pub(crate) fn tokens_live_for(&self, seconds: u64) {
@@ -213,7 +251,9 @@ async fn answer(
         state.calls.push(call.clone());
         let fate = (state.judge)(&call);
         let answer = match fate {
-            Fate::Pass | Fate::Late(_) | Fate::Cut => Some(state.carry_out(&method, &uri, &call, &headers, &body)),
+            Fate::Pass | Fate::Late(_) | Fate::Behind(_) | Fate::Cut => {
+                Some(state.carry_out(&method, &uri, &call, &headers, &body))
+            }
             Fate::Answer(..) | Fate::Endless => None,
         };
         (fate, answer)
@@ -239,6 +279,11 @@ async fn answer(
         (Fate::Late(time), Some(answer)) => {
             // Part of what is answered, not a wait for something.
             let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
+            answer
+        }
+        (Fate::Behind(mut opened), Some(answer)) => {
+            // Nobody opens it any more if the test has ended.
+            let _ = opened.wait_for(|is_open| *is_open).await;
             answer
         }
         (_, answer) => answer.unwrap(),

@@ -1,6 +1,9 @@
 //! An AWS Secrets Manager of a test's own, with the paging, the batches and the errors of the real one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use axum::{
     Router,
@@ -11,7 +14,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tidegate_aws::random;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinHandle};
 
 use super::hex;
 
@@ -32,6 +35,10 @@ struct State {
     secret: String,
     held: Vec<Held>,
     calls: Vec<String>,
+    /// Names of those whose values were asked for.
+    read: BTreeSet<String>,
+    /// Every call is refused so.
+    refusal: Option<(StatusCode, &'static str)>,
     /// So many calls are throttled before one is answered.
     throttled: usize,
 }
@@ -51,7 +58,14 @@ impl Drop for FakeSecretsManager {
 impl FakeSecretsManager {
     pub(crate) async fn start() -> Self {
         let secret = hex(&random::bytes::<16>());
-        let state = Arc::new(Mutex::new(State { secret, held: Vec::new(), calls: Vec::new(), throttled: 0 }));
+        let state = Arc::new(Mutex::new(State {
+            secret,
+            held: Vec::new(),
+            calls: Vec::new(),
+            read: BTreeSet::new(),
+            refusal: None,
+            throttled: 0,
+        }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(answer).with_state(Arc::clone(&state));
@@ -82,6 +96,19 @@ impl FakeSecretsManager {
         self.state().throttled = calls;
     }
 
+    pub(crate) fn remove(&self, name: &str) {
+        self.state().held.retain(|held| held.name != name);
+    }
+
+    pub(crate) fn refuse(&self, status: u16, code: &'static str) {
+        self.state().refusal = Some((StatusCode::from_u16(status).unwrap(), code));
+    }
+
+    /// Names of those whose values were asked for since the last call of this.
+    pub(crate) fn read(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.state().read)
+    }
+
     pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.state().calls)
     }
@@ -91,9 +118,31 @@ fn arn(name: &str) -> String {
     format!("arn:aws:secretsmanager:eu-central-1:111122223333:secret:{name}-a1B2c3")
 }
 
+/// The address of one that takes a request whole and ends the connection without a word.
+pub(crate) async fn hangs_up() -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            // What it asks has a body of JSON, which ends so.
+            while !request.ends_with(b"}") {
+                if connection.read_buf(&mut request).await.unwrap() == 0 {
+                    break;
+                }
+            }
+        }
+    });
+    (url, server)
+}
+
 fn refused(kind: &str, message: &str) -> Response {
-    let body = json!({"__type": kind, "Message": message});
-    amz(StatusCode::BAD_REQUEST, &body)
+    refused_with(StatusCode::BAD_REQUEST, kind, message)
+}
+
+fn refused_with(status: StatusCode, kind: &str, message: &str) -> Response {
+    amz(status, &json!({"__type": kind, "Message": message}))
 }
 
 fn amz(status: StatusCode, body: &Value) -> Response {
@@ -116,6 +165,9 @@ async fn answer(Of(state): Of<Arc<Mutex<State>>>, headers: HeaderMap, body: Byte
     if state.throttled > 0 {
         state.throttled -= 1;
         return refused("ThrottlingException", "Rate exceeded");
+    }
+    if let Some((status, code)) = state.refusal {
+        return refused_with(status, code, "canary");
     }
     match operation.as_str() {
         "ListSecrets" => state.list(&body),
@@ -149,13 +201,14 @@ impl State {
         amz(StatusCode::OK, &answer)
     }
 
-    fn batch(&self, body: &Value) -> Response {
+    fn batch(&mut self, body: &Value) -> Response {
         let ids = body["SecretIdList"].as_array().cloned().unwrap_or_default();
         if !(1..=20).contains(&ids.len()) {
             return refused("InvalidParameterException", "The list has 1 to 20 members.");
         }
         let (mut values, mut errors) = (Vec::new(), Vec::new());
         for id in ids.iter().filter_map(Value::as_str) {
+            self.read.extend(self.held.iter().filter(|held| arn(&held.name) == id).map(|held| held.name.clone()));
             match self.held.iter().find(|held| arn(&held.name) == id) {
                 Some(held) if held.is_denied => errors
                     .push(json!({"SecretId": id, "ErrorCode": "AccessDeniedException",

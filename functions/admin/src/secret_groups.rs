@@ -126,7 +126,7 @@ pub(crate) async fn change(
         take_stamps(&mut form, old.id);
         let new = read(form, Some(&old.body))?;
         let event = call.event("secret-group.updated", format!("secret-group/{}", old.id));
-        match state.store.replace(call.tenant(), &old, new, call.now, &event).await {
+        match state.store.replace_group(call.tenant(), &old, new, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, View::from(stored))),
             Err(error) => race.lost(error)?,
         }

@@ -41,8 +41,7 @@ use crate::{
     secret_providers::{WHAT, find},
 };
 
-/// So long a caller waits for the end of a run. The gateway ends a request at 30 s, and a request to the source that is under
-/// way is not broken off.
+/// So long a caller waits for a source. The gateway ends a request at 30 s, and a write that is under way is not broken off.
 const WAIT: Duration = Duration::from_secs(18);
 
 #[derive(Serialize)]
@@ -67,8 +66,9 @@ struct View {
     problems: Vec<SyncProblem>,
     more_problems: u64,
     error: Option<SyncFailure>,
-    /// All of them, where several groups failed.
+    /// All of them, where several groups failed; of many the first.
     errors: Vec<SyncFailure>,
+    more_errors: u64,
 }
 
 impl From<StoredSync> for View {
@@ -95,6 +95,7 @@ impl From<StoredSync> for View {
             more_problems: found.more_problems,
             error,
             errors: found.failures,
+            more_errors: found.more_failures,
         }
     }
 }
@@ -123,9 +124,10 @@ pub(crate) async fn test(
     Path(id): Path<String>,
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Json<Value>, Problem> {
+    let until = Instant::now() + WAIT;
     Form::of_body(body.value)?.finish(|| Some(()))?;
     let provider = find(&state, call.tenant(), &id).await?;
-    match state.syncer.check(call.tenant(), &provider).await {
+    match state.syncer.check(call.tenant(), &provider, until).await {
         Ok(()) => Ok(Json(json!({"success": true, "error": null}))),
         Err(AskError::Source(error)) => Ok(Json(json!({"success": false, "error": told(&error)}))),
         Err(AskError::Store(error)) => Err(error.into()),
@@ -144,6 +146,7 @@ pub(crate) async fn sync(
     Path(id): Path<String>,
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Response, Problem> {
+    let until = Instant::now() + WAIT;
     let key = key.of(&format!("user:{}", call.user()), &body.fingerprint);
     if let Some(key) = &key
         && let Some(first) = state.store.first_answer(call.tenant(), key, call.now).await?
@@ -156,14 +159,15 @@ pub(crate) async fn sync(
     form.finish(|| Some(()))?;
     let provider = find(&state, call.tenant(), &id).await?;
     if dry_run {
-        return plan(&state, &call, &provider, force).await;
+        return plan(&state, &call, &provider, force, until).await;
     }
     let id = SecretProviderId(provider.id);
     let asked = Asked { trigger: SyncTrigger::Manual, actor: Some(call.user().to_owned()), force };
-    let event = call.event("secret-provider.sync-requested", format!("secret-provider/{id}"));
+    // That somebody lifts the guard of deletions is on record as such.
+    let action = if force { "secret-provider.sync-forced" } else { "secret-provider.sync-requested" };
+    let event = call.event(action, format!("secret-provider/{id}"));
     state.store.ask_for_sync(call.tenant(), id, &asked, call.now, Some(&event)).await.map_err(missing(WHAT))?;
     // From here on it is done by schedule, whatever becomes of this call.
-    let until = Instant::now() + WAIT;
     loop {
         let ran = Box::pin(state.syncer.run(call.tenant(), id, until)).await.map_err(missing(WHAT))?;
         match ran {
@@ -206,8 +210,9 @@ async fn plan(
     call: &Call<Write>,
     provider: &Stored<SecretProvider>,
     force: bool,
+    until: Instant,
 ) -> Result<Response, Problem> {
-    let answer = match state.syncer.plan(call.tenant(), provider, force).await {
+    let answer = match state.syncer.plan(call.tenant(), provider, force, until).await {
         Ok(plans) => {
             json!({"dryRun": true, "groups": plans.iter().map(group).collect::<Vec<_>>(), "error": null})
         }

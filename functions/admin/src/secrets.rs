@@ -95,7 +95,7 @@ impl SourceView {
     fn of(source: Source) -> Self {
         match source {
             Source::Manual => Self { source: MANUAL, provider_id: None, provider_reference: None, stale: false },
-            Source::Synced { provider_id, remote_id: _, remote_path, stale } => Self {
+            Source::Synced { provider_id, remote_path, stale, .. } => Self {
                 source: "synced",
                 provider_id: Some(provider_id.0),
                 provider_reference: Some(remote_path),

@@ -8,7 +8,7 @@ use tidegate_aws::error::StoreError;
 use tidegate_providers::{Syncer, sync::Passed};
 use tokio::time::Instant;
 
-/// Of the function's 60 s; what a pass is in the middle of then has time to end.
+/// Of the function's 60 s; what a pass has listed by then is written for some seconds more, and its last write has time to end.
 pub const BUDGET: Duration = Duration::from_secs(40);
 
 /// Why a pass did nothing. The next one is a minute away.

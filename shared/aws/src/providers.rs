@@ -1,6 +1,6 @@
 //! Outside sources of secrets, as they are registered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -125,7 +125,7 @@ impl Store {
         self.create_with(tenant, stored, replay, event, writes).await
     }
 
-    /// Its next sync is due by what is new.
+    /// Its next sync is due by what is new, and a run that is under way writes nothing more by what was before.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if it, or its syncs, have moved on.
@@ -140,6 +140,39 @@ impl Store {
         let id = SecretProviderId(old.id);
         let state = self.sync_state(tenant, id).await?;
         let writes = self.state_writes(tenant, id, Some(&state), &state.schedule(new.interval(), now))?;
+        self.replace_with(tenant, old, new, now, event, writes).await
+    }
+
+    /// Puts a new group in the place of `old`. If other secrets are to be in it then, runs that are under way at its providers
+    /// read it anew before they write anything more.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if it, or the syncs of its providers, have moved on.
+    pub async fn replace_group(
+        &self,
+        tenant: &TenantId,
+        old: &Stored<SecretGroup>,
+        new: SecretGroup,
+        now: Timestamp,
+        event: &AuditEvent,
+    ) -> Result<Stored<SecretGroup>> {
+        let source = |group: &SecretGroup| (group.provider_id, group.remote_path.clone(), group.auto_sync);
+        let mut providers = BTreeSet::new();
+        if source(&old.body) != source(&new) {
+            providers.extend(old.body.provider_id.into_iter().chain(new.provider_id));
+        }
+        let mut writes = Vec::new();
+        for provider in providers {
+            match self.sync_state(tenant, provider).await {
+                // Also if nobody is at it: a run that begins meanwhile may have read the group as it was.
+                Ok(state) => {
+                    writes.extend(self.state_writes(tenant, provider, Some(&state), &state.interrupt(now))?);
+                }
+                // There is no such provider, which the group's own reference to it tells.
+                Err(StoreError::Missing) => {}
+                Err(other) => return Err(other),
+            }
+        }
         self.replace_with(tenant, old, new, now, event, writes).await
     }
 

@@ -147,6 +147,9 @@ pub enum Source {
         remote_id: String,
         /// Where the provider keeps it: the seed's `providerReference`.
         remote_path: String,
+        /// Which of all folders of all sources it was listed in last.
+        #[serde(default)]
+        place: String,
         /// It was no longer there when last looked for, and is kept.
         stale: bool,
     },

@@ -23,6 +23,8 @@ use crate::{
 pub struct There<'a> {
     pub remote_id: &'a str,
     pub reference: &'a str,
+    /// The folder that was listed, as [`tidegate_domain::sync::Rules`] has it.
+    pub place: &'a str,
 }
 
 /// What is to become of a secret that is there.
@@ -35,11 +37,12 @@ pub enum SyncedChange<'a> {
 }
 
 fn source(provider: SecretProviderId, there: There<'_>) -> Source {
-    let There { remote_id, reference } = there;
+    let There { remote_id, reference, place } = there;
     Source::Synced {
         provider_id: provider,
         remote_id: remote_id.to_owned(),
         remote_path: reference.to_owned(),
+        place: place.to_owned(),
         stale: false,
     }
 }
@@ -65,10 +68,11 @@ impl Store {
         };
         let link = match &secret.body.source {
             Source::Manual => Link::Manual,
-            Source::Synced { provider_id, remote_id, remote_path, stale } => Link::Synced {
+            Source::Synced { provider_id, remote_id, remote_path, place, stale } => Link::Synced {
                 provider: *provider_id,
                 remote_id: remote_id.clone(),
                 reference: remote_path.clone(),
+                place: place.clone(),
                 stale: *stale,
             },
         };

@@ -50,6 +50,8 @@ pub enum Link {
         provider: SecretProviderId,
         remote_id: String,
         reference: String,
+        /// Where it was listed last, as [`Rules::place`] has it.
+        place: String,
         /// The source has it no more.
         stale: bool,
     },
@@ -57,8 +59,10 @@ pub enum Link {
 
 /// What a run has been told.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules {
+pub struct Rules<'a> {
     pub provider: SecretProviderId,
+    /// Which of all folders of all sources was listed: the same text only for the same folder.
+    pub place: &'a str,
     pub on_conflict: OnConflict,
     pub on_removed: OnRemoved,
     /// Somebody has looked, and wants gone what is gone.
@@ -130,7 +134,7 @@ pub struct Conflict {
 ///
 /// # Errors
 /// With conflicts nothing is to be done at all; they are all told.
-pub fn plan(listing: &[Listed], known: &[Known], rules: Rules) -> Result<Plan, Vec<Conflict>> {
+pub fn plan(listing: &[Listed], known: &[Known], rules: Rules<'_>) -> Result<Plan, Vec<Conflict>> {
     let mut problems = Vec::new();
     let entries = judge(listing, &mut problems);
     let pairs = Pairs::find(&entries, listing, known, rules)?;
@@ -154,7 +158,7 @@ pub fn plan(listing: &[Listed], known: &[Known], rules: Rules) -> Result<Plan, V
         let is_renamed = linked_anew.contains(&secret.id);
         match &secret.link {
             Link::Manual => plan.steps.push(Step::Adopt { secret: secret.id, listed }),
-            Link::Synced { .. } if new_value || !is_renamed && !is_linked(&secret.link, there, rules.provider) => {
+            Link::Synced { .. } if new_value || !is_renamed && !is_linked(&secret.link, there, rules) => {
                 plan.steps.push(Step::Update { secret: secret.id, listed, new_value });
             }
             Link::Synced { .. } if !is_renamed => plan.unchanged.push(secret.id),
@@ -170,12 +174,20 @@ fn is_synced(known: &Known) -> bool {
     matches!(known.link, Link::Synced { .. })
 }
 
-fn is_linked(link: &Link, there: &Listed, ours: SecretProviderId) -> bool {
+fn is_linked(link: &Link, there: &Listed, rules: Rules<'_>) -> bool {
     match link {
         Link::Manual => false,
-        Link::Synced { provider, remote_id, reference, stale } => {
-            *provider == ours && *remote_id == there.remote_id && *reference == there.reference && !stale
+        Link::Synced { remote_id, reference, stale, .. } => {
+            is_from_here(link, rules) && *remote_id == there.remote_id && *reference == there.reference && !stale
         }
+    }
+}
+
+/// Whether it was listed before where the listing is from. Only such a one can have gone from there.
+fn is_from_here(link: &Link, rules: Rules<'_>) -> bool {
+    match link {
+        Link::Manual => false,
+        Link::Synced { provider, place, .. } => *provider == rules.provider && place == rules.place,
     }
 }
 
@@ -246,7 +258,12 @@ struct Pairs {
 
 impl Pairs {
     /// By what the source knows it by; else by name, if that is free to be taken.
-    fn find(entries: &[Entry<'_>], listing: &[Listed], known: &[Known], rules: Rules) -> Result<Self, Vec<Conflict>> {
+    fn find(
+        entries: &[Entry<'_>],
+        listing: &[Listed],
+        known: &[Known],
+        rules: Rules<'_>,
+    ) -> Result<Self, Vec<Conflict>> {
         let by_remote_id: BTreeMap<&str, usize> = known
             .iter()
             .enumerate()
@@ -393,16 +410,19 @@ struct Fate {
 }
 
 impl Fate {
-    /// Deleted is only what nothing refers to, and only what has just gone: what was kept once stays until somebody forces
-    /// it, or the guard would be passed by waiting. And nothing is deleted if the list is empty or lacks more than half of
-    /// what the group has from sources, because a wrong folder or a lost permission looks like that.
-    fn of(gone: &[&Known], listing: &[Listed], known: &[Known], rules: Rules) -> Self {
-        let synced = known.iter().filter(|known| is_synced(known)).count();
-        let looks_right = !listing.is_empty() && gone.len() * 2 <= synced;
+    /// Deleted is only what nothing refers to, and only what has just gone from where it was: what was kept once stays until
+    /// somebody forces it, or the guard would be passed by waiting, and of what was listed elsewhere nobody knows that it has
+    /// gone there. And nothing is deleted if the list is empty or lacks more than half of what the group has from there,
+    /// because a wrong folder or a lost permission looks like that.
+    fn of(gone: &[&Known], listing: &[Listed], known: &[Known], rules: Rules<'_>) -> Self {
+        let lost = gone.iter().filter(|known| is_from_here(&known.link, rules)).count();
+        let had = known.iter().filter(|known| is_from_here(&known.link, rules)).count();
+        let looks_right = !listing.is_empty() && lost * 2 <= had;
         let mut fate = Self { stale: Vec::new(), delete: Vec::new(), held_back: 0 };
         for secret in gone {
             let was_stale = matches!(secret.link, Link::Synced { stale: true, .. });
-            let may_go = !secret.is_used && (rules.force || looks_right && !was_stale);
+            let has_just_gone = is_from_here(&secret.link, rules) && !was_stale;
+            let may_go = !secret.is_used && (rules.force || looks_right && has_just_gone);
             match rules.on_removed {
                 OnRemoved::Delete if may_go => fate.delete.push(secret.id),
                 OnRemoved::Delete | OnRemoved::Retain => {

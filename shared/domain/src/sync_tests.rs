@@ -3,8 +3,9 @@ use proptest::prelude::*;
 use super::*;
 
 const OURS: SecretProviderId = SecretProviderId(1);
-const RULES: Rules =
-    Rules { provider: OURS, on_conflict: OnConflict::Fail, on_removed: OnRemoved::Retain, force: false };
+const HERE: &str = "source /prod";
+const RULES: Rules<'_> =
+    Rules { provider: OURS, place: HERE, on_conflict: OnConflict::Fail, on_removed: OnRemoved::Retain, force: false };
 
 fn value(text: &str) -> Secret<String> {
     Secret::new(text.to_owned())
@@ -22,7 +23,7 @@ fn listed(text: &str) -> Listed {
     }
 }
 
-/// `1 NAME=value`, then: nothing (people's), `r1` (ours), `r1 stale`, `r1 of 2`, and `used` last.
+/// `1 NAME=value`, then: nothing (people's), `r1` (ours), `r1 stale`, `r1 of 2`, `r1 elsewhere`, and `used` last.
 fn known(text: &str) -> Known {
     let mut words = text.split(' ');
     let id = words.next().unwrap().parse().map(SecretId).unwrap();
@@ -36,6 +37,7 @@ fn known(text: &str) -> Known {
             provider,
             remote_id: (*remote_id).to_owned(),
             reference: format!("/{name}"),
+            place: if words.contains(&"elsewhere") { "source /other" } else { HERE }.to_owned(),
             stale: words.contains(&"stale"),
         },
     };
@@ -64,7 +66,7 @@ fn told(step: &Step, listing: &[Listed]) -> String {
 }
 
 #[track_caller]
-fn check_with(rules: Rules, there: &[&str], here: &[&str], expect: &[&str]) -> Plan {
+fn check_with(rules: Rules<'_>, there: &[&str], here: &[&str], expect: &[&str]) -> Plan {
     let (listing, known) = (listing(there), group(here));
     let plan = plan(&listing, &known, rules).unwrap();
     let steps: Vec<_> = plan.steps.iter().map(|step| told(step, &listing)).collect();
@@ -120,6 +122,32 @@ fn what_was_made_again_under_its_name_is_the_same_secret() {
     check(&["r9 A=2"], &["1 A=1 r1 used"], &["update 1"]);
     // Another source's before.
     check(&["r1 A=1"], &["1 A=1 r1 of 2"], &["link 1"]);
+    // Moved to another folder there.
+    check(&["r1 A=1"], &["1 A=1 r1 elsewhere"], &["link 1"]);
+    check(&["r1 B=1"], &["1 A=1 r1 elsewhere"], &["rename 1 B"]);
+}
+
+#[test]
+fn what_was_listed_elsewhere_has_not_gone_from_here() {
+    let delete = Rules { on_removed: OnRemoved::Delete, ..RULES };
+    let there = ["r11 A=1", "r12 B=2", "r13 C=3", "r14 D=4"];
+    for of in ["of 2", "elsewhere"] {
+        let names = (1..).zip(["A", "B", "C", "D", "E", "F"]);
+        let group: Vec<_> = names.map(|(at, name)| format!("{at} {name}=1 r{at} {of}")).collect();
+        let group: Vec<_> = group.iter().map(String::as_str).collect();
+        let plan =
+            check_with(delete, &there, &group, &["stale 5", "stale 6", "link 1", "update 2", "update 3", "update 4"]);
+        assert_eq!(plan.held_back, 2);
+        check_with(
+            Rules { force: true, ..delete },
+            &there,
+            &group,
+            &["link 1", "update 2", "update 3", "update 4", "delete 5", "delete 6"],
+        );
+    }
+    // It is no measure of what has gone from here either: two of three are too many.
+    let group = ["1 A=1 r11", "2 X=2 r2", "3 Y=3 r3", "4 B=2 r4 of 2", "5 C=3 r5 of 2", "6 D=4 r6 elsewhere"];
+    check_with(delete, &there, &group, &["stale 2", "stale 3", "link 4", "link 5", "link 6"]);
 }
 
 #[test]
@@ -213,6 +241,7 @@ fn link_to(there: &Listed) -> Link {
         provider: OURS,
         remote_id: there.remote_id.clone(),
         reference: there.reference.clone(),
+        place: HERE.to_owned(),
         stale: false,
     }
 }
@@ -265,22 +294,32 @@ fn apply(items: &mut Vec<Item>, step: &Step, listing: &[Listed]) {
 }
 
 /// What a secret is linked to, its value, and whether something uses it.
-type Drawn = (Option<(u8, bool, bool)>, String, bool);
+type Drawn = (Option<(u8, bool, Origin)>, String, bool);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Origin {
+    Here,
+    /// The same provider's, from another folder of it.
+    Elsewhere,
+    OtherProvider,
+}
 
 fn items() -> impl Strategy<Value = Vec<Item>> {
+    let origin = prop_oneof![6 => Just(Origin::Here), 1 => Just(Origin::Elsewhere), 1 => Just(Origin::OtherProvider)];
     let link = prop_oneof![
         1 => Just(None),
-        6 => (0_u8..12, prop::bool::weighted(0.2), prop::bool::weighted(0.1)).prop_map(Some),
+        6 => (0_u8..12, prop::bool::weighted(0.2), origin).prop_map(Some),
     ];
     prop::collection::btree_map("[A-H]", (link, "[xy]", prop::bool::weighted(0.2)), 0..8).prop_map(|entries| {
         let entries = entries.into_iter().enumerate();
         let item = |(at, (name, (link, value, is_used))): (usize, (String, Drawn))| {
             let link = match link {
                 None => Link::Manual,
-                Some((remote, stale, foreign)) => Link::Synced {
-                    provider: SecretProviderId(if foreign { 2 } else { 1 }),
+                Some((remote, stale, origin)) => Link::Synced {
+                    provider: if origin == Origin::OtherProvider { SecretProviderId(2) } else { OURS },
                     remote_id: format!("r{remote}"),
                     reference: format!("/{name}"),
+                    place: if origin == Origin::Elsewhere { "source /other" } else { HERE }.to_owned(),
                     stale,
                 },
             };
@@ -299,9 +338,10 @@ fn listings() -> impl Strategy<Value = Vec<Listed>> {
     })
 }
 
-fn rules() -> impl Strategy<Value = Rules> {
+fn rules() -> impl Strategy<Value = Rules<'static>> {
     (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(adopt, delete, force)| Rules {
         provider: OURS,
+        place: HERE,
         on_conflict: if adopt { OnConflict::Adopt } else { OnConflict::Fail },
         on_removed: if delete { OnRemoved::Delete } else { OnRemoved::Retain },
         force,
@@ -309,7 +349,7 @@ fn rules() -> impl Strategy<Value = Rules> {
 }
 
 /// To the end, or until a crash after so many steps of each plan.
-fn run(mut items: Vec<Item>, listing: &[Listed], rules: Rules, crashes: &[usize]) -> Vec<Item> {
+fn run(mut items: Vec<Item>, listing: &[Listed], rules: Rules<'_>, crashes: &[usize]) -> Vec<Item> {
     for crash in crashes.iter().copied().chain([usize::MAX]) {
         let plan = plan(listing, &known_of(&items), rules).unwrap();
         for step in plan.steps.iter().take(crash) {
@@ -339,6 +379,23 @@ proptest! {
         let again = plan(&listing, &known_of(&straight), rules).unwrap();
         prop_assert!(again.steps.is_empty(), "{:?}", again.steps);
         prop_assert_eq!(end(straight, before), end(crashed, before));
+    }
+
+    #[test]
+    fn only_what_has_just_gone_from_here_is_deleted_unless_forced(
+        items in items(), listing in listings(), rules in rules(), crashes in prop::collection::vec(0_usize..8, 0..4),
+    ) {
+        prop_assume!(!rules.force && plan(&listing, &known_of(&items), rules).is_ok());
+        let after = run(items.clone(), &listing, rules, &crashes);
+        let from_here = |item: &&Item| matches!(&item.link, Link::Synced { provider, place, .. } if *provider == OURS && place == HERE);
+        let had = items.iter().filter(from_here).count();
+        for item in items.iter().filter(|item| after.iter().all(|other| other.id != item.id)) {
+            prop_assert!(from_here(&item), "{item:?}");
+            prop_assert!(!matches!(item.link, Link::Synced { stale: true, .. }), "{item:?}");
+            prop_assert!(rules.on_removed == OnRemoved::Delete && !listing.is_empty());
+        }
+        let kept = items.iter().filter(from_here).filter(|item| after.iter().any(|other| other.id == item.id)).count();
+        prop_assert!(kept * 2 >= had, "{kept} of {had}");
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-use tidegate_aws::secrets_manager::{Account, Found, FoundPage, SecretsManager, SecretsManagerError};
+use tidegate_aws::secrets_manager::{Account, Found, Named, NamesPage, SecretsManager, SecretsManagerError};
 use tidegate_domain::{
     invalid::{FieldError, Invalid},
     provider::RemotePath,
+    sync::Listed,
 };
 
 use crate::{Entry, Field, Need, Page, Provider, ProviderError, Settings, field};
@@ -23,7 +24,7 @@ const KEY: &str = "secretAccessKey";
 pub(crate) const FIELDS: &[Field] = &[
     Field::text("region", Need::Required, region),
     Field::destination("endpointUrl", Need::Optional),
-    Field::text(KEY_ID, Need::Optional, field::line),
+    Field::text(KEY_ID, Need::Optional, key_id),
     Field::secret(KEY, Need::Optional),
     Field::text("path", Need::Default("/"), field::path),
 ];
@@ -36,6 +37,17 @@ fn region(text: &str) -> Result<String, Invalid> {
         Ok(text.to_owned())
     } else {
         Err(Invalid::new("format-region", "is not a region of AWS", "write its code, such as eu-central-1"))
+    }
+}
+
+/// It travels in a header.
+fn key_id(text: &str) -> Result<String, Invalid> {
+    let is_key_id =
+        (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if is_key_id {
+        Ok(text.to_owned())
+    } else {
+        Err(Invalid::new("format-text", "is not the id of an access key", "write it as AWS shows it"))
     }
 }
 
@@ -75,19 +87,37 @@ impl AwsSecretsManager {
 }
 
 impl Provider for AwsSecretsManager {
+    /// Goes on until there is a value to read, if there is any.
     async fn check(&self) -> Result<(), ProviderError> {
-        self.list(&RemotePath::default(), None).await.map(|_| ())
+        let mut after = None;
+        loop {
+            let page = self.list(&RemotePath::default(), after.as_deref()).await?;
+            if !page.entries.is_empty() || page.next.is_none() {
+                return Ok(());
+            }
+            after = page.next;
+        }
     }
 
+    /// Of other folders, which other permissions may be for, only the names are read.
     async fn list(&self, path: &RemotePath, after: Option<&str>) -> Result<Page, ProviderError> {
         let folder = self.path.join(path);
-        let FoundPage { found, next } = self.client.page(&prefixes(&folder), after).await.map_err(explain)?;
+        let NamesPage { named, next } = self.client.names(&prefixes(&folder), after).await.map_err(explain)?;
+        let is_here = |named: &Named| key_in(&folder, &named.name).is_some();
+        let arns: Vec<_> = named.into_iter().filter(is_here).map(|named| named.arn).collect();
+        let found = self.client.values(&arns).await.map_err(explain)?;
         let entry = |found: Found| {
             let key = key_in(&folder, &found.name)?.to_owned();
             let path = folder.entry(&key);
             Some(Entry { remote_id: found.arn, path, key, value: found.value, version: found.version_id })
         };
         Ok(Page { entries: found.into_iter().filter_map(entry).collect(), next })
+    }
+
+    /// Region and account stand in each ARN; whatever key reads them, they are the same.
+    fn place(&self, path: &RemotePath, listing: &[Listed]) -> String {
+        let account = listing.first().and_then(|there| there.remote_id.split_once(":secret:"));
+        format!("{} {}", account.map_or("", |(account, _)| account), self.path.join(path))
     }
 }
 
@@ -109,9 +139,11 @@ fn key_in<'a>(folder: &RemotePath, name: &'a str) -> Option<&'a str> {
 fn explain(error: SecretsManagerError) -> ProviderError {
     match error {
         SecretsManagerError::BadCredentials => ProviderError::LoginRefused,
+        SecretsManagerError::BadRole(source) => ProviderError::BadRole { source },
         SecretsManagerError::Denied => ProviderError::Denied,
         SecretsManagerError::Throttled => ProviderError::RateLimited { after: Duration::from_mins(1) },
         SecretsManagerError::Restart => ProviderError::Malformed("it has forgotten where its list was"),
+        SecretsManagerError::Refused { status } => ProviderError::Refused { status },
         SecretsManagerError::Away(source) => ProviderError::Away { source },
     }
 }
@@ -152,5 +184,7 @@ mod tests {
         check(false, true, &[KEY_ID]);
         assert!(region("eu-central-1").is_ok() && region("us-gov-west-1").is_ok());
         assert!(region("Frankfurt").is_err() && region("").is_err());
+        assert!(key_id("AKIAIOSFODNN7EXAMPLE").is_ok() && key_id("").is_err());
+        assert!(key_id("AKIA/eu").is_err() && key_id("schlüssel").is_err());
     }
 }

@@ -15,6 +15,15 @@ pub enum ProviderError {
          a day, as repeated refusals lock an identity"
     )]
     LoginRefused,
+    /// It has no credentials that anybody could mend in the provider.
+    #[error(
+        "the installation's own role cannot be used with the source now; it is tried again later by itself. The role is that \
+         of the functions sync and admin; or give the provider an access key"
+    )]
+    BadRole {
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error(
         "the credentials do not permit reading there; give them read access to the project, environment and folder"
     )]
@@ -27,7 +36,10 @@ pub enum ProviderError {
     Hidden { count: usize },
     #[error("the source has no such project or environment for these credentials; check the provider's config")]
     NotFound,
-    #[error("there is no such source at the configured address; check it, and that it is the address of the API")]
+    #[error(
+        "there is no such source at the configured address, or something before it answers in its place; check it, and that \
+         it is the address of the API"
+    )]
     NoSuchApi,
     #[error("the source refuses the request (status {status}); check the provider's config")]
     Refused { status: u16 },
@@ -39,6 +51,8 @@ pub enum ProviderError {
     RateLimited { after: Duration },
     #[error("the folder holds more than can be read at once; split it")]
     TooLarge,
+    #[error("the folder takes too long to be listed; split it, or find out why the source is slow")]
+    TooSlow,
     #[error("the source does not answer as it should: {0}")]
     Malformed(&'static str),
     #[error("the source does not answer; it is asked again later by itself")]
@@ -54,6 +68,7 @@ impl ProviderError {
         match self {
             Self::Misconfigured(_) => "misconfigured",
             Self::LoginRefused => "login-refused",
+            Self::BadRole { .. } => "role-unusable",
             Self::Denied => "permission-denied",
             Self::Hidden { .. } => "value-hidden",
             Self::NotFound => "not-found",
@@ -62,6 +77,7 @@ impl ProviderError {
             Self::Redirected => "redirected",
             Self::RateLimited { .. } => "rate-limited",
             Self::TooLarge => "too-large",
+            Self::TooSlow => "too-slow",
             Self::Malformed(_) => "malformed-answer",
             Self::Away { .. } => "unavailable",
         }

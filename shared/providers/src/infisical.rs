@@ -19,6 +19,7 @@ use tidegate_domain::{
     invalid::FieldError,
     provider::RemotePath,
     secret::{Secret, in_sealed_form},
+    sync::Listed,
 };
 use tokio::{sync::Mutex, time::Instant};
 use url::Url;
@@ -66,7 +67,7 @@ pub struct Infisical {
     path: RemotePath,
     patience: Duration,
     token: Mutex<Option<Token>>,
-    /// It has no other way to list than the one before.
+    /// It has no other way to list than the one before, as it has said itself.
     is_old: AtomicBool,
 }
 
@@ -115,7 +116,7 @@ fn empty() -> Secret<String> {
     Secret::new(String::new())
 }
 
-/// What errors look like. A route that is not there is refused by the framework, which names no error of Infisical's.
+/// What errors look like. A route that is not there is refused by the framework as `Not Found`, a thing as `NotFound`.
 #[derive(Deserialize, Default)]
 struct Refusal {
     #[serde(default)]
@@ -169,12 +170,14 @@ impl Infisical {
         Ok(value)
     }
 
-    /// One login more, if the token is not taken any more.
+    /// One login more, if the token is not taken any more; and the other way to list, if there is none of the first one.
     async fn fetch(&self, path: &RemotePath) -> Result<List, ProviderError> {
+        let first = self.is_old.load(Ordering::Relaxed);
+        let mut is_old = first;
+        let mut says_so = false;
         let mut is_renewed = false;
         loop {
             let token = self.token().await?;
-            let is_old = self.is_old.load(Ordering::Relaxed);
             let answer = self.ask(path, &token, is_old).await?;
             let refusal: Refusal = serde_json::from_slice(&answer.body).unwrap_or_default();
             let error = refusal.error.as_deref();
@@ -190,14 +193,27 @@ impl Infisical {
                 _ => false,
             };
             match answer.status {
-                _ if is_no_route && is_old => return Err(ProviderError::NoSuchApi),
-                _ if is_no_route => self.is_old.store(true, Ordering::Relaxed),
+                _ if is_no_route && is_old == first => {
+                    is_old = !first;
+                    says_so = error == Some("Not Found");
+                }
+                _ if is_no_route => {
+                    self.is_old.store(false, Ordering::Relaxed);
+                    return Err(ProviderError::NoSuchApi);
+                }
                 _ if is_over && is_renewed => return Err(ProviderError::Denied),
                 _ if is_over => {
                     is_renewed = true;
                     *self.token.lock().await = None;
                 }
-                200 => return read(&answer),
+                200 => {
+                    let list = read(&answer)?;
+                    // Only the source itself says so: a proxy's word for one moment is no reason to ask the old way for good.
+                    if !is_old || says_so {
+                        self.is_old.store(is_old, Ordering::Relaxed);
+                    }
+                    return Ok(list);
+                }
                 403 => return Err(ProviderError::Denied),
                 404 => return Err(ProviderError::NotFound),
                 status => return Err(ProviderError::Refused { status }),
@@ -256,5 +272,9 @@ impl Provider for Infisical {
         };
         let entries = shared.into_iter().map(entry).collect::<Result<_, ProviderError>>()?;
         Ok(Page { entries, next: None })
+    }
+
+    fn place(&self, path: &RemotePath, _: &[Listed]) -> String {
+        format!("{} {} {} {}", self.site, self.project_id, self.environment, self.path.join(path))
     }
 }

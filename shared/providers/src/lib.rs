@@ -54,6 +54,9 @@ pub trait Provider {
 
     /// One page of what stands right in a folder, from the beginning or from where a page before it ended.
     fn list(&self, path: &RemotePath, after: Option<&str>) -> impl Future<Output = Result<Page, ProviderError>> + Send;
+
+    /// Which of all folders of all sources that is, after what was listed there: the same text only for the same folder.
+    fn place(&self, path: &RemotePath, listing: &[Listed]) -> String;
 }
 
 /// A source as it is configured.
@@ -120,6 +123,13 @@ impl Provider for Connection {
         match self {
             Self::Infisical(source) => source.list(path, after).await,
             Self::AwsSecretsManager(source) => source.list(path, after).await,
+        }
+    }
+
+    fn place(&self, path: &RemotePath, listing: &[Listed]) -> String {
+        match self {
+            Self::Infisical(source) => source.place(path, listing),
+            Self::AwsSecretsManager(source) => source.place(path, listing),
         }
     }
 }

@@ -34,18 +34,46 @@ use crate::{Connection, Provider as _, ProviderError, Settings};
 
 /// For one request to a source, with its retries. Shorter than the lease.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Of one pass each provider gets so much at a time, so that a slow one does not keep the others waiting.
-const SLICE: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 4;
 /// A run that has not come to its end by then never will.
 const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(1);
 const CONNECTIONS: usize = 100;
+
+/// How long a pass is at one provider.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// So long something new is begun, so that a slow provider does not keep the others waiting.
+    pub slice: Duration,
+    /// So long one folder is listed, also beyond the slice: half a list is none, and the next pass would begin with it anew.
+    pub listing: Duration,
+    /// So long at least is written what was listed, or the next pass would be no further.
+    pub writing: Duration,
+}
+
+impl Default for Pace {
+    /// With what a pass has for all of it, within the time-out of the function.
+    fn default() -> Self {
+        Self { slice: Duration::from_secs(20), listing: Duration::from_secs(35), writing: Duration::from_secs(5) }
+    }
+}
+
+/// How long one turn takes.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    /// Nothing new is begun then.
+    begins: Instant,
+    /// What is being listed then is left.
+    lists: Instant,
+    /// After a listing, whatever the time.
+    writes: Duration,
+}
 
 /// Keeps groups as their sources have them. Clones share their connections, and with them the sources' tokens.
 #[derive(Debug, Clone)]
 pub struct Syncer {
     store: Store,
     clock: fn() -> Timestamp,
+    pace: Pace,
     connections: Arc<Mutex<HashMap<(TenantId, u64), Connected>>>,
 }
 
@@ -100,7 +128,12 @@ pub enum AskError {
 
 impl Syncer {
     pub fn new(store: Store, clock: fn() -> Timestamp) -> Self {
-        Self { store, clock, connections: Arc::default() }
+        Self { store, clock, pace: Pace::default(), connections: Arc::default() }
+    }
+
+    #[must_use]
+    pub fn at_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// Everything that is due, until the time is up.
@@ -115,7 +148,8 @@ impl Syncer {
                 if Instant::now() >= until {
                     return;
                 }
-                let ran = Box::pin(self.turn(&due, until.min(Instant::now() + SLICE))).await;
+                let begins = until.min(Instant::now() + self.pace.slice);
+                let ran = Box::pin(self.turn(&due, Until { begins, lists: until, writes: self.pace.writing })).await;
                 let mut passed = passed.lock().unwrap_or_else(PoisonError::into_inner);
                 match ran {
                     Ok(Ran::Finished(run)) if run.failure().is_none() => passed.succeeded += 1,
@@ -133,8 +167,8 @@ impl Syncer {
         Ok(passed.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn turn(&self, due: &DueSync, until: Instant) -> Result<Ran, StoreError> {
-        match self.run(&due.tenant, due.provider, until).await {
+    async fn turn(&self, due: &DueSync, until: Until) -> Result<Ran, StoreError> {
+        match self.run_until(&due.tenant, due.provider, until).await {
             Err(StoreError::Missing) => {
                 self.store.forget_due(due, (self.clock)()).await?;
                 Ok(Ran::Nothing)
@@ -149,8 +183,20 @@ impl Syncer {
     /// [`StoreError::Missing`] if there is no such provider. Whatever it is, what was written stays, and the run goes on with
     /// the next pass.
     pub async fn run(&self, tenant: &TenantId, id: SecretProviderId, until: Instant) -> Result<Ran, StoreError> {
-        let provider: Stored<SecretProvider> = self.store.find(tenant, id.0).await?;
+        let until = Until { begins: until, lists: until, writes: Duration::ZERO };
+        self.run_until(tenant, id, until).await
+    }
+
+    async fn run_until(&self, tenant: &TenantId, id: SecretProviderId, until: Until) -> Result<Ran, StoreError> {
         let Some(mut lease) = self.store.begin_sync(tenant, id, (self.clock)()).await? else { return Ok(Ran::Nothing) };
+        // Read under the lease, which whoever writes it takes away: while anything can be written, it is as it was read.
+        let provider: Stored<SecretProvider> = match self.store.find(tenant, id.0).await {
+            Ok(provider) => provider,
+            Err(error) => {
+                self.release(&lease).await;
+                return Err(error);
+            }
+        };
         let ending = match self.groups(&mut lease, &provider, until).await {
             Ok(()) => Ending::Done,
             Err(Stop::Lost) => return Ok(Ran::Nothing),
@@ -158,16 +204,23 @@ impl Syncer {
             Err(Stop::Source(error)) => {
                 tracing::warn!(provider.id = %id, %tenant, code = error.code(), error = &error as &dyn std::error::Error,
                     "a source could not be read");
-                lease.run.found.failures.push(failure(&error));
+                lease.run.found.fail(failure(&error));
                 ending(&error)
             }
             Err(Stop::Store(error)) => {
-                // If this fails as well, the lease ends by itself.
-                let _ = self.give_back(&lease, &provider).await;
+                self.release(&lease).await;
                 return Err(error);
             }
         };
         self.finish(&lease, ending, &provider).await
+    }
+
+    /// After an error, which is told instead of what becomes of this.
+    async fn release(&self, lease: &SyncLease) {
+        if let Err(error) = self.store.pause_sync(lease, (self.clock)()).await {
+            tracing::warn!(provider.id = %lease.provider, tenant = %lease.tenant,
+                error = &error as &dyn std::error::Error, "a lease was not given back; it ends by itself");
+        }
     }
 
     async fn give_back(&self, lease: &SyncLease, provider: &Stored<SecretProvider>) -> Result<Ran, StoreError> {
@@ -177,7 +230,7 @@ impl Syncer {
             return Ok(if is_ours { Ran::Continues } else { Ran::Nothing });
         }
         let mut run = lease.run.clone();
-        run.found.failures.push(SyncFailure {
+        run.found.fail(SyncFailure {
             code: "too-long".to_owned(),
             message: "it did not come to its end within an hour; the log of the sync function tells why".to_owned(),
         });
@@ -199,15 +252,11 @@ impl Syncer {
         Ok(Ran::Finished(Box::new(ended)))
     }
 
-    async fn groups(
-        &self,
-        lease: &mut SyncLease,
-        provider: &Stored<SecretProvider>,
-        until: Instant,
-    ) -> Result<(), Stop> {
+    async fn groups(&self, lease: &mut SyncLease, provider: &Stored<SecretProvider>, until: Until) -> Result<(), Stop> {
         let groups = self.store.groups_of(&lease.tenant, lease.provider).await?;
         let is_wanted = |group: &Stored<SecretGroup>| {
-            let asked = lease.run.asked.trigger == SyncTrigger::Manual || group.body.auto_sync;
+            let by_itself = provider.body.auto_sync && group.body.auto_sync;
+            let asked = lease.run.asked.trigger == SyncTrigger::Manual || by_itself;
             asked && !lease.run.done.contains(&SecretGroupId(group.id))
         };
         let wanted: Vec<_> = groups.into_iter().filter(is_wanted).collect();
@@ -217,6 +266,9 @@ impl Syncer {
         let connection = self.connection(&lease.tenant, provider).await?;
         let last = wanted.len() - 1;
         for (at, group) in wanted.iter().enumerate() {
+            if Instant::now() >= until.begins {
+                return Err(Stop::TimeUp);
+            }
             self.group(lease, provider, &connection, group, until).await?;
             lease.run.done.push(SecretGroupId(group.id));
             // The end of the run notes the last one.
@@ -259,25 +311,39 @@ impl Syncer {
         })
     }
 
-    /// Whether the credentials are right and the provider's folder can be read.
-    pub async fn check(&self, tenant: &TenantId, provider: &Stored<SecretProvider>) -> Result<(), AskError> {
-        Ok(self.ask(tenant, provider).await?.check().await?)
+    /// Whether the credentials are right and the provider's folder can be read, as far as that shows until then.
+    pub async fn check(
+        &self,
+        tenant: &TenantId,
+        provider: &Stored<SecretProvider>,
+        until: Instant,
+    ) -> Result<(), AskError> {
+        in_time(until, async { Ok(self.ask(tenant, provider).await?.check().await?) }).await
     }
 
-    /// What a run would do now to each of the groups, by names.
+    /// What a run would do now to each of the groups, by names, if that shows until then.
     pub async fn plan(
         &self,
         tenant: &TenantId,
         provider: &Stored<SecretProvider>,
         force: bool,
+        until: Instant,
     ) -> Result<Vec<GroupPlan>, AskError> {
-        let connection = self.ask(tenant, provider).await?;
-        let mut plans = Vec::new();
-        for group in self.store.groups_of(tenant, SecretProviderId(provider.id)).await? {
-            plans.push(self.plan_of(tenant, provider, &connection, &group, force).await?);
-        }
-        Ok(plans)
+        in_time(until, async {
+            let connection = self.ask(tenant, provider).await?;
+            let mut plans = Vec::new();
+            for group in self.store.groups_of(tenant, SecretProviderId(provider.id)).await? {
+                plans.push(self.plan_of(tenant, provider, &connection, &group, force).await?);
+            }
+            Ok(plans)
+        })
+        .await
     }
+}
+
+async fn in_time<T>(until: Instant, asked: impl Future<Output = Result<T, AskError>>) -> Result<T, AskError> {
+    let asked = tokio::time::timeout_at(until, Box::pin(asked)).await;
+    asked.unwrap_or_else(|_| Err(ProviderError::away("it takes longer than anybody waits for an answer").into()))
 }
 
 fn failure(error: &ProviderError) -> SyncFailure {
@@ -288,15 +354,16 @@ fn ending(error: &ProviderError) -> Ending {
     match error {
         ProviderError::LoginRefused => Ending::Refused,
         ProviderError::RateLimited { after } => Ending::Away(SignedDuration::try_from(*after).ok()),
-        ProviderError::Away { .. } => Ending::Away(None),
+        // Also what has nothing of the source's API: something before it may answer in its place for a while.
+        ProviderError::Away { .. } | ProviderError::BadRole { .. } | ProviderError::NoSuchApi => Ending::Away(None),
         ProviderError::Misconfigured(_)
         | ProviderError::Denied
         | ProviderError::Hidden { .. }
         | ProviderError::NotFound
-        | ProviderError::NoSuchApi
         | ProviderError::Refused { .. }
         | ProviderError::Redirected
         | ProviderError::TooLarge
+        | ProviderError::TooSlow
         | ProviderError::Malformed(_) => Ending::Done,
     }
 }

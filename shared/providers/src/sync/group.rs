@@ -18,13 +18,13 @@ use tidegate_domain::{
 };
 use tokio::time::{Duration, Instant};
 
-use super::{AskError, Stop, Syncer, failure};
-use crate::{Connection, ProviderError};
+use super::{AskError, Stop, Syncer, Until, failure};
+use crate::{Connection, Provider as _, ProviderError};
 
 /// A plan that others get in the way of is made anew so often; then the next pass goes on.
 const PLANS: usize = 5;
 /// A failure names so many secrets.
-const NAMED: usize = 20;
+const NAMED: usize = 10;
 /// Well within the lease.
 const RENEWED_EACH: Duration = Duration::from_secs(15);
 
@@ -51,6 +51,13 @@ pub struct PlannedStep {
     pub to: Option<String>,
 }
 
+/// What the source has of a group.
+struct Listing {
+    /// As [`Rules::place`] has it.
+    place: String,
+    secrets: Vec<Listed>,
+}
+
 /// The group as it is stored now.
 struct Present {
     stored: BTreeMap<SecretId, Stored<StoredSecret>>,
@@ -74,24 +81,25 @@ impl Syncer {
         provider: &Stored<SecretProvider>,
         connection: &Connection,
         group: &Stored<SecretGroup>,
-        until: Instant,
+        until: Until,
     ) -> Result<(), Stop> {
-        let listing = match self.listing(lease, connection, group, until).await? {
-            Ok(listing) => listing,
+        let listing = match self.listing(lease, connection, group, until.lists).await? {
+            Ok(secrets) => Listing::of(connection, group, secrets),
             Err(error) if is_of_one_folder(&error) => {
                 let SyncFailure { code, message } = failure(&error);
-                lease.run.found.failures.push(SyncFailure { code, message: of_group(group, &message) });
+                lease.run.found.add_failure(SyncFailure { code, message: of_group(group, &message) });
                 return Ok(());
             }
             Err(error) => return Err(Stop::Source(error)),
         };
-        let rules = rules(provider, lease.run.asked.force);
+        let until = until.begins.max(Instant::now() + until.writes);
+        let rules = listing.rules(provider, lease.run.asked.force);
         for _ in 0..PLANS {
             let mut present = self.present(&lease.tenant, SecretGroupId(group.id)).await?;
-            let plan = match sync::plan(&listing, &present.known, rules) {
+            let plan = match sync::plan(&listing.secrets, &present.known, rules) {
                 Ok(plan) => plan,
                 Err(conflicts) => {
-                    lease.run.found.failures.push(conflict(group, &conflicts));
+                    lease.run.found.add_failure(conflict(group, &conflicts));
                     return Ok(());
                 }
             };
@@ -119,10 +127,12 @@ impl Syncer {
     ) -> Result<Result<Vec<Listed>, ProviderError>, Stop> {
         let listing = connection.all(&group.body.remote_path);
         tokio::pin!(listing);
+        let too_slow = Instant::now() + self.pace.listing;
         let mut renewals = tokio::time::interval(RENEWED_EACH);
         loop {
             tokio::select! {
                 listed = &mut listing => return Ok(listed),
+                () = tokio::time::sleep_until(too_slow) => return Ok(Err(ProviderError::TooSlow)),
                 () = tokio::time::sleep_until(until) => return Err(Stop::TimeUp),
                 _ = renewals.tick() => {
                     if !self.store.renew_sync(lease, (self.clock)()).await? {
@@ -147,7 +157,7 @@ impl Syncer {
         &self,
         lease: &SyncLease,
         plan: &Plan,
-        listing: &[Listed],
+        listing: &Listing,
         present: &mut Present,
         group: &Stored<SecretGroup>,
         until: Instant,
@@ -177,16 +187,16 @@ impl Syncer {
         &self,
         lease: &SyncLease,
         step: &Step,
-        listing: &[Listed],
+        listing: &Listing,
         present: &mut Present,
         group: SecretGroupId,
     ) -> Result<(), StoreError> {
         let now = (self.clock)();
-        let value = |at: usize| listing[at].value.as_ref().map(Secret::duplicate);
+        let value = |at: usize| listing.secrets[at].value.as_ref().map(Secret::duplicate);
         let (secret, change) = match step {
             Step::Add { listed } => {
-                let (there, value) = (&listing[*listed], value(*listed).ok_or(StoreError::Conflict)?);
-                return self.store.add_synced(lease, group, &there.key, there_of(there), value, now).await;
+                let (key, value) = (&listing.secrets[*listed].key, value(*listed).ok_or(StoreError::Conflict)?);
+                return self.store.add_synced(lease, group, key, listing.there(*listed), value, now).await;
             }
             Step::Delete { secret } => {
                 let old = present.stored.get(secret).ok_or(StoreError::Missing)?;
@@ -194,14 +204,14 @@ impl Syncer {
             }
             Step::MarkStale { secret } => (secret, SyncedChange::MarkStale),
             Step::Rename { secret, to, listed } => {
-                (secret, SyncedChange::Rename { to, there: listed.map(|at| there_of(&listing[at])) })
+                (secret, SyncedChange::Rename { to, there: listed.map(|at| listing.there(at)) })
             }
             Step::Update { secret, listed, new_value } => {
                 let value = new_value.then(|| value(*listed)).flatten();
-                (secret, SyncedChange::Update { there: there_of(&listing[*listed]), value })
+                (secret, SyncedChange::Update { there: listing.there(*listed), value })
             }
             Step::Adopt { secret, listed } => {
-                (secret, SyncedChange::Adopt { there: there_of(&listing[*listed]), value: value(*listed) })
+                (secret, SyncedChange::Adopt { there: listing.there(*listed), value: value(*listed) })
             }
         };
         let old = present.stored.get(secret).ok_or(StoreError::Missing)?;
@@ -218,7 +228,8 @@ impl Syncer {
         group: &Stored<SecretGroup>,
         force: bool,
     ) -> Result<GroupPlan, AskError> {
-        let listing = connection.all(&group.body.remote_path).await?;
+        let secrets = connection.all(&group.body.remote_path).await?;
+        let listing = Listing::of(connection, group, secrets);
         let present = self.present(tenant, SecretGroupId(group.id)).await?;
         let mut told = GroupPlan {
             group: SecretGroupId(group.id),
@@ -229,12 +240,12 @@ impl Syncer {
             problems: Vec::new(),
             failure: None,
         };
-        match sync::plan(&listing, &present.known, rules(provider, force)) {
+        match sync::plan(&listing.secrets, &present.known, listing.rules(provider, force)) {
             Err(conflicts) => told.failure = Some(conflict(group, &conflicts)),
             Ok(plan) => {
                 told.unchanged = plan.unchanged.len();
                 told.held_back = plan.held_back;
-                told.steps = plan.steps.iter().map(|step| tell(step, &listing, &present)).collect();
+                told.steps = plan.steps.iter().map(|step| tell(step, &listing.secrets, &present)).collect();
                 told.problems = plan.problems.into_iter().map(|trouble| problem(group, trouble)).collect();
             }
         }
@@ -242,13 +253,20 @@ impl Syncer {
     }
 }
 
-fn rules(provider: &Stored<SecretProvider>, force: bool) -> Rules {
-    let SecretProvider { on_conflict, on_removed, .. } = provider.body;
-    Rules { provider: SecretProviderId(provider.id), on_conflict, on_removed, force }
-}
+impl Listing {
+    fn of(connection: &Connection, group: &Stored<SecretGroup>, secrets: Vec<Listed>) -> Self {
+        Self { place: connection.place(&group.body.remote_path, &secrets), secrets }
+    }
 
-fn there_of(listed: &Listed) -> There<'_> {
-    There { remote_id: &listed.remote_id, reference: &listed.reference }
+    fn rules(&self, provider: &Stored<SecretProvider>, force: bool) -> Rules<'_> {
+        let SecretProvider { on_conflict, on_removed, .. } = provider.body;
+        Rules { provider: SecretProviderId(provider.id), place: &self.place, on_conflict, on_removed, force }
+    }
+
+    fn there(&self, at: usize) -> There<'_> {
+        let Listed { remote_id, reference, .. } = &self.secrets[at];
+        There { remote_id, reference, place: &self.place }
+    }
 }
 
 /// Whether another folder may be read all the same.
@@ -258,9 +276,11 @@ fn is_of_one_folder(error: &ProviderError) -> bool {
         | ProviderError::Hidden { .. }
         | ProviderError::NotFound
         | ProviderError::Refused { .. }
-        | ProviderError::TooLarge => true,
+        | ProviderError::TooLarge
+        | ProviderError::TooSlow => true,
         ProviderError::Misconfigured(_)
         | ProviderError::LoginRefused
+        | ProviderError::BadRole { .. }
         | ProviderError::NoSuchApi
         | ProviderError::Redirected
         | ProviderError::RateLimited { .. }
@@ -306,8 +326,8 @@ fn conflict(group: &Stored<SecretGroup>, conflicts: &[Conflict]) -> SyncFailure 
     let more = conflicts.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     let message = format!(
-        "the source has secrets of the same names as these, and nothing was changed: {}{more}. Rename or delete them, or set \
-         onConflict to adopt",
+        "the source has secrets of the same names as these, and nothing was changed; rename or delete them, or set onConflict \
+         to adopt: {}{more}",
         names.join("; ")
     );
     SyncFailure { code: "name-conflict".to_owned(), message: of_group(group, &message) }
