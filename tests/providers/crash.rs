@@ -1,7 +1,7 @@
 //! A sync that is killed at random points and run again comes to the same end.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
@@ -54,9 +54,10 @@ impl Synced {
         self.meter.take();
         let store = self.installation.stack.store().clone();
         let id = SecretProviderId(self.provider);
+        let syncer = Syncer::new(store.clone(), later);
         let run = tokio::spawn(async move {
             let until = Instant::now() + Duration::from_mins(10);
-            Syncer::new(store, later).run(&stack::tenant(), id, until).await
+            syncer.run(&stack::tenant(), id, until).await
         });
         let mut ticks = tokio::time::interval(Duration::from_millis(1));
         let mut seen = 0;
@@ -70,7 +71,15 @@ impl Synced {
         }
         LATER.fetch_add(LEASE.as_secs() + 1, Ordering::Relaxed);
         match run.await {
-            Ok(ran) => matches!(ran.unwrap(), Ran::Finished(_)),
+            Ok(ran) => match ran.unwrap() {
+                Ran::Finished(_) => true,
+                Ran::Continues => false,
+                // Killed after its last write: there is nothing left of it.
+                Ran::Nothing => {
+                    let state = store.sync_state(&stack::tenant(), id).await.unwrap();
+                    state.run.is_none() && state.asked.is_none()
+                }
+            },
             Err(error) if error.is_cancelled() => false,
             Err(error) => panic!("{error}"),
         }
@@ -113,23 +122,61 @@ impl Synced {
         drop(function);
     }
 
-    /// By name: value, and whether it is stale. Each remote id stands once.
-    async fn state(&self) -> BTreeMap<String, (String, bool)> {
+    /// A run that is killed after some writes, and gone on with and killed again, to its end. How often it was killed.
+    async fn run_with_kills(&self, most_writes: usize) -> usize {
+        let mut kills = 0;
+        self.is_asked_for().await;
+        while !self.run_until(1 + up_to(most_writes)).await {
+            kills += 1;
+        }
+        kills
+    }
+
+    /// By name. Each remote id stands once, and has the secret that it had when it was seen first.
+    async fn state(&self, ids: &mut BTreeMap<String, u64>) -> BTreeMap<String, Kept> {
         let (store, tenant) = (self.installation.stack.store(), stack::tenant());
         let stored = store.all_of_group(&tenant, self.group.into()).await.unwrap();
-        let mut references = Vec::new();
+        let mut remote_ids = BTreeSet::new();
         let mut state = BTreeMap::new();
         for secret in &stored {
             let source = serde_json::to_value(&secret.body.source).unwrap();
-            references.push(source["remoteId"].to_string());
+            let remote_id = source["remoteId"].as_str().unwrap().to_owned();
+            assert_eq!(*ids.entry(remote_id.clone()).or_insert(secret.id), secret.id, "{remote_id} is the same secret");
+            remote_ids.insert(remote_id);
             let value = store.open_secret(&tenant, secret.id, &secret.body).await.unwrap().expose().clone();
-            state.insert(secret.body.name.clone(), (value, source["stale"] == true));
+            let kept = Kept { value, version: secret.body.value_version, is_stale: source["stale"] == true };
+            state.insert(secret.body.name.clone(), kept);
         }
-        assert_eq!(state.len(), stored.len());
-        references.sort();
-        references.dedup();
-        assert_eq!(references.len(), stored.len(), "no secret is there twice");
+        assert_eq!((state.len(), remote_ids.len()), (stored.len(), stored.len()), "no secret is there twice");
         state
+    }
+
+    /// Added, updated, renamed and removed by all runs that are logged, which have ended.
+    async fn written(&self) -> [u64; 4] {
+        let runs =
+            self.installation.get(&format!("secret-providers/{}/syncs?limit=200", self.provider)).await.expect(200);
+        let mut written = [0; 4];
+        for run in runs["data"].as_array().unwrap() {
+            assert_eq!(run["status"], "success", "{run}");
+            for (sum, name) in written.iter_mut().zip(["added", "updated", "renamed", "removed"]) {
+                *sum += run[name].as_u64().unwrap();
+            }
+        }
+        written
+    }
+}
+
+/// A secret as it should be. Its version tells how often it has got another value.
+#[derive(Debug, Clone, PartialEq)]
+struct Kept {
+    value: String,
+    version: u64,
+    is_stale: bool,
+}
+
+impl Kept {
+    fn first(value: &str) -> Self {
+        Self { value: value.to_owned(), version: 1, is_stale: false }
     }
 }
 
@@ -137,11 +184,11 @@ impl Synced {
 async fn a_sync_that_is_killed_again_and_again_comes_to_the_same_end() {
     let synced = Synced::start(json!({})).await;
     let count = secrets();
-    let mut expect = BTreeMap::new();
+    let (mut expect, mut ids) = (BTreeMap::new(), BTreeMap::new());
     for index in 0..count {
         let (key, value) = (format!("SECRET_{index:04}"), format!("value {index}"));
         synced.source.set("/", &key, &value);
-        expect.insert(key, (value, false));
+        expect.insert(key, Kept::first(&value));
     }
     let mut kills = 0;
     for _ in 0..3 {
@@ -149,21 +196,18 @@ async fn a_sync_that_is_killed_again_and_again_comes_to_the_same_end() {
         kills += 1;
     }
     synced.lease_is_over().await;
-    synced.is_asked_for().await;
-    let mut finished = false;
-    while !finished {
-        finished = synced.run_until(1 + up_to(count / 4)).await;
-        kills += usize::from(!finished);
-    }
-    assert_eq!(synced.state().await, expect);
+    kills += synced.run_with_kills(count / 4).await;
+    assert_eq!(synced.state(&mut ids).await, expect);
 
     // Values, names in a circle, what is new and what is gone, all at once.
+    let (mut new, mut changed, mut swapped, mut gone) = (0, 0, 0, 0);
     for index in 0..count {
         let key = format!("SECRET_{index:04}");
         match index % 5 {
             0 => {
                 synced.source.set("/", &key, "changed");
-                expect.insert(key, ("changed".to_owned(), false));
+                expect.insert(key, Kept { version: 2, ..Kept::first("changed") });
+                changed += 1;
             }
             1 if index + 1 < count => {
                 let other = format!("SECRET_{:04}", index + 1);
@@ -173,26 +217,29 @@ async fn a_sync_that_is_killed_again_and_again_comes_to_the_same_end() {
                 let (one, two) = (expect[&key].clone(), expect[&other].clone());
                 expect.insert(key, two);
                 expect.insert(other, one);
+                swapped += 2;
             }
             3 => {
                 synced.source.remove("/", &key);
-                expect.get_mut(&key).unwrap().1 = true;
+                expect.get_mut(&key).unwrap().is_stale = true;
                 synced.source.set("/", &format!("NEW_{index:04}"), "new");
-                expect.insert(format!("NEW_{index:04}"), ("new".to_owned(), false));
+                expect.insert(format!("NEW_{index:04}"), Kept::first("new"));
+                gone += 1;
+                new += 1;
             }
             _ => {}
         }
     }
     // The run before has been asked for twice.
-    let mut finished = false;
-    synced.is_asked_for().await;
-    while !finished {
-        finished = synced.run_until(1 + up_to(count / 4)).await;
-        kills += usize::from(!finished);
-    }
+    kills += synced.run_with_kills(count / 4).await;
     synced.is_asked_for().await;
     while !synced.run_until(usize::MAX).await {}
-    assert_eq!(synced.state().await, expect);
+    assert_eq!(synced.state(&mut ids).await, expect);
+    assert_eq!(
+        synced.written().await,
+        [count as u64 + new, changed, swapped, gone],
+        "what is counted is what was written"
+    );
 
     synced.is_asked_for().await;
     let before = versions(&synced).await;
@@ -211,4 +258,44 @@ async fn a_sync_that_is_killed_again_and_again_comes_to_the_same_end() {
 async fn versions(synced: &Synced) -> Vec<Value> {
     let stored = synced.installation.stack.store().all_of_group(&stack::tenant(), synced.group.into()).await.unwrap();
     stored.iter().map(|s| json!([s.id, s.revision.0, s.body.value_version])).collect()
+}
+
+#[tokio::test]
+async fn deletions_that_are_killed_again_and_again_take_what_has_gone_and_nothing_else() {
+    let synced = Synced::start(json!({"onRemoved": "delete"})).await;
+    let count = secrets() / 3;
+    let (mut expect, mut ids) = (BTreeMap::new(), BTreeMap::new());
+    for index in 0..count {
+        let (key, value) = (format!("SECRET_{index:04}"), format!("value {index}"));
+        synced.source.set("/", &key, &value);
+        expect.insert(key, Kept::first(&value));
+    }
+    synced.is_asked_for().await;
+    while !synced.run_until(usize::MAX).await {}
+    assert_eq!(synced.state(&mut ids).await, expect);
+    let used = synced.secret("SECRET_0000").await["id"].clone();
+    let variable =
+        json!({"scope": "global", "key": "USED", "value": format!("@secret:{used}"), "valueType": "secret_ref"});
+    synced.installation.post("variables", &variable).await.expect(201);
+
+    // Half of them, one that is used among them.
+    let gone: Vec<_> = (0..count).step_by(2).take(count / 2).map(|index| format!("SECRET_{index:04}")).collect();
+    for key in &gone {
+        synced.source.remove("/", key);
+        expect.remove(key);
+    }
+    expect.insert("SECRET_0000".to_owned(), Kept { is_stale: true, ..Kept::first("value 0") });
+    let mut kills = synced.run_with_kills(count / 8).await;
+    assert_eq!(synced.state(&mut ids).await, expect);
+    assert_eq!(synced.written().await, [count as u64, 0, 0, gone.len() as u64]);
+
+    // More than half of the rest: kept, however often somebody begins anew.
+    for index in (1..count).step_by(2).skip(count / 8) {
+        let key = format!("SECRET_{index:04}");
+        synced.source.remove("/", &key);
+        expect.get_mut(&key).unwrap().is_stale = true;
+    }
+    kills += synced.run_with_kills(count / 8).await;
+    assert_eq!(synced.state(&mut ids).await, expect);
+    println!("figure: {} deletions of {count} secrets under {kills} kills: those alone that had gone", gone.len() - 1);
 }
