@@ -1,14 +1,16 @@
 //! A worker killed with `kill -9` before, amid and after every call that changes something: what runs then, how soon, and
 //! whether the record says the same. The calls are those that were seen in a rehearsal, so that a new step is killed too.
 
+pub(crate) mod case;
 mod kill;
 pub(crate) mod lane;
 
 use std::{fmt::Write as _, time::Duration};
 
+use case::Case;
 use futures_util::future::join_all;
 use kill::{Moment, Point, Rehearsal, Row};
-use lane::{Case, Lane};
+use lane::Lane;
 
 use crate::support::{Installation, Setup};
 

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::lane::{self, Case, Lane};
+use super::{
+    case::{self, Case},
+    lane::Lane,
+};
 use crate::support::relay::Fate;
 
 /// What a worker changes if nothing goes wrong.
@@ -98,7 +101,7 @@ impl Lane<'_> {
         self.prepare(case).await;
         self.doing = format!("killed {moment} {step}");
         if point == Point::Check {
-            self.is_checked_by(case, lane::held(case)).await;
+            self.is_checked_by(case, case::held(case)).await;
         }
         self.arm(point, moment);
         let old = self.running().to_owned();

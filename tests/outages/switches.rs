@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Kind;
 use crate::{
-    kill_matrix::lane::{Case, Lane},
+    kill_matrix::{case::Case, lane::Lane},
     support::{
         Installation, Setup, eventually,
         faults::AwsCall,
