@@ -2,7 +2,7 @@
 
 use tidegate_domain::{
     invalid::Invalid,
-    secret::{MASK, Secret, check_value},
+    secret::{MASK, Secret, check_value, mask},
 };
 use tidegate_web::form::Form;
 
@@ -40,8 +40,4 @@ pub(crate) fn optional(
         further(&value)?;
         Ok(SecretField::New(value))
     })
-}
-
-fn mask() -> Invalid {
-    Invalid::new("mask", "is the mask, which stands for no value here", "send the value itself")
 }

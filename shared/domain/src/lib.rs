@@ -25,6 +25,7 @@ pub mod settings;
 pub mod sync;
 pub mod sync_run;
 pub mod task;
+pub mod text;
 pub mod token;
 pub mod variable;
 pub mod variable_id;

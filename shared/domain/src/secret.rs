@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroize;
 
-use crate::invalid::Invalid;
+use crate::{invalid::Invalid, text::fits_a_line};
 
 /// Largest value of a secret: several of them fit into one item of the table.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
@@ -50,13 +50,13 @@ impl<T: Zeroize> fmt::Debug for Secret<T> {
     }
 }
 
-/// A name that can be written in `@secret:group/NAME`: 1 to 128 characters without line breaks, no slash.
+/// A name that can be written in `@secret:group/NAME`: 1 to 128 characters of one line, see [`fits_a_line`], no slash.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check_name(name: &str) -> Result<(), Invalid> {
-    if !(1..=MAX_NAME_CHARS).contains(&name.chars().count()) || name.chars().any(char::is_control) {
-        let wanted = "1 to 128 characters without line breaks";
+    if !(1..=MAX_NAME_CHARS).contains(&name.chars().count()) || !name.chars().all(fits_a_line) {
+        let wanted = "1 to 128 characters without line breaks or invisible characters";
         return Err(Invalid::new("format-text", format!("must have {wanted}"), format!("send {wanted}")));
     }
     if name.contains('/') || name.trim() != name {
@@ -69,9 +69,17 @@ pub fn check_name(name: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Of the mask where there is nothing that it could stand for.
+pub fn mask() -> Invalid {
+    Invalid::new("mask", "is the mask, which stands for no value here", "send the value itself")
+}
+
 /// # Errors
-/// A value that is too long, or that no container could be given.
+/// A value that is too long, that no container could be given, or that nobody could tell from the mask over one.
 pub fn check_value(value: &Secret<String>) -> Result<(), Invalid> {
+    if value.expose() == MASK {
+        return Err(mask());
+    }
     if value.expose().len() > MAX_VALUE_BYTES {
         return Err(Invalid::new("too-long", "has more than 64 KiB", "store a reference to it in its place"));
     }

@@ -203,6 +203,8 @@ fn what_cannot_be_taken_is_told_and_left_as_it_was() {
     assert_eq!(problems(&["r1 A=1", "r1 A=1"], &[], &["add A"]), []);
     let nul = problems(&["r1 A=\0"], &["1 A=1 r1"], &[]);
     assert_eq!(nul, [("/A".to_owned(), "format-string")]);
+    let mask = problems(&[&format!("r1 A={}", secret::MASK)], &[], &[]);
+    assert_eq!(mask, [("/A".to_owned(), "mask")]);
     let mut binary = listed("r1 A=");
     binary.value = None;
     assert_eq!(plan_of(&[binary], &[]).problems[0].why.code, "not-text");

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use tidegate_domain::{
     invalid::{FieldError, Invalid},
     secret::Secret,
+    text::fits_a_line,
 };
 
 use crate::problem::Problem;
@@ -311,10 +312,10 @@ pub fn within<N: PartialOrd + std::fmt::Display>(min: N, max: N) -> impl Fn(N) -
 /// Text without control characters, of `min` to `max` characters, for the getters.
 pub fn line(min: usize, max: usize) -> impl Fn(String) -> Result<String, Invalid> {
     move |text| {
-        if (min..=max).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+        if (min..=max).contains(&text.chars().count()) && text.chars().all(fits_a_line) {
             return Ok(text);
         }
-        let wanted = format!("{min} to {max} characters without line breaks");
+        let wanted = format!("{min} to {max} characters without line breaks or invisible characters");
         Err(Invalid::new("format-text", format!("must have {wanted}"), format!("send {wanted}")))
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     assignment::Running,
     deployment::{Deployment, Status},
     invalid::FieldError,
+    text::fits_a_line,
 };
 
 /// A comment with the marker that it is found by.
@@ -213,9 +214,7 @@ fn code(text: &str) -> String {
 }
 
 fn is_plain(c: char) -> bool {
-    // Controls, and what turns or hides the direction of text.
-    !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    fits_a_line(c) && !matches!(c, '\u{200c}' | '\u{200d}')
 }
 
 /// Words of somebody else, or of ours that quote a configuration: in one line, without markup, links, references and
