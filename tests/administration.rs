@@ -284,12 +284,31 @@ async fn what_changes_without_a_revision_is_sent_again() {
 async fn last_write_wins_without_losing_either() {
     let admin = Admin::signed_in().await;
     admin.created("projects", json!({"name": "one"})).await;
-    let names: Vec<_> = (0..4).map(|i| format!("name {i}")).collect();
+    let names: Vec<_> = (0..30).map(|i| format!("name {i}")).collect();
     let writes = names.iter().map(|name| admin.put("projects/1", json!({"name": name})));
     for answer in futures_util::future::join_all(writes).await {
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     }
-    assert_eq!(admin.get("projects/1").await.body["revision"], 5);
+    assert_eq!(admin.get("projects/1").await.body["revision"], 31);
+}
+
+#[tokio::test]
+async fn no_name_is_made_to_look_like_another() {
+    let admin = Admin::signed_in().await;
+    admin.created("projects", json!({"name": "one"})).await;
+    admin.created("secret-groups", json!({"name": "db"})).await;
+    for name in ["x\u{200b}", "\u{202e}x", "a\u{2066}b", "a\u{feff}"] {
+        for (path, body) in [
+            ("projects", json!({"name": name})),
+            ("environments", json!({"projectId": 1, "name": name})),
+            ("secret-groups", json!({"name": name})),
+            ("secrets", json!({"groupId": 1, "name": name, "value": "v"})),
+        ] {
+            assert_eq!(admin.post(path, body).await.faults(), [("name", "format-text")], "{path} {name:?}");
+        }
+    }
+    // What scripts are written with is no such thing.
+    admin.created("secret-groups", json!({"name": "\u{645}\u{6cc}\u{200c}\u{62e}\u{648}\u{627}\u{647}\u{645}"})).await;
 }
 
 #[tokio::test]

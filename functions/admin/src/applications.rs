@@ -190,7 +190,7 @@ pub(crate) async fn change(
                 let revision = stored.revision;
                 return Ok(answer_change(revision, self::current(store, &call, stored, &current).await?));
             }
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -243,7 +243,7 @@ pub(crate) async fn delete(
         let event = call.event("application.deleted", format!("application/{}", old.id));
         match state.store.delete_application(call.tenant(), &old, call.now, &event).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT.into_response()),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

@@ -13,6 +13,7 @@ use tidegate_aws::{
     audit::AuditEvent,
     catalogue::{Created, PageRequest, Replay, Stored},
     clock,
+    contention::Contention,
     error::StoreError,
     idempotency::{FirstAnswer, IdempotencyKey as KeptKey},
 };
@@ -151,29 +152,22 @@ pub(crate) fn answer_change(revision: Revision, view: impl Serialize) -> Respons
     (etag(revision), Json(view)).into_response()
 }
 
-/// How often a change that lost against another is made again on what won.
-pub(crate) const ATTEMPTS: u32 = 5;
-
 /// Last write wins, unless the caller insists on a revision.
 pub(crate) struct Race {
-    left: u32,
+    contention: Contention,
     insist: bool,
 }
 
 impl Race {
     pub(crate) fn new(conditions: &Conditions) -> Self {
-        Self { left: ATTEMPTS, insist: conditions.insist() }
+        Self { contention: Contention::begin(), insist: conditions.insist() }
     }
 
-    /// `Ok` if the change is to be made again on what is stored now.
-    pub(crate) fn lost(&mut self, error: StoreError) -> Result<(), Problem> {
+    /// Returns after a while if the change is to be made again on what is stored then.
+    pub(crate) async fn lost(&mut self, error: StoreError) -> Result<(), Problem> {
         match error {
             StoreError::Conflict if self.insist => Err(Problem::precondition_failed()),
-            StoreError::Conflict if self.left == 0 => Err(Problem::busy()),
-            StoreError::Conflict => {
-                self.left -= 1;
-                Ok(())
-            }
+            StoreError::Conflict => Ok(self.contention.pause().await?),
             other => Err(other.into()),
         }
     }

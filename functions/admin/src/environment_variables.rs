@@ -158,9 +158,9 @@ pub(crate) async fn set(
         match set {
             Ok(()) => return Ok(answer_change(revision, view(env_id, &new))),
             // Created by somebody else since it was looked for: this is a change of it now.
-            Err(StoreError::NameTaken { .. }) => race.lost(StoreError::Conflict)?,
+            Err(StoreError::NameTaken { .. }) => race.lost(StoreError::Conflict).await?,
             Err(StoreError::Missing) => return Err(Problem::not_found(environments::WHAT)),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -181,7 +181,7 @@ pub(crate) async fn delete(
         let event = call.event("variable.deleted", subject(env_id, &old.key));
         match store.delete_variable(tenant, Scope::Environment(env_id), old, call.now, &event).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

@@ -189,7 +189,7 @@ pub(crate) async fn change(
         let event = call.event("environment.updated", format!("environment/{env_id}"));
         match store.replace_environment(tenant, &old, new, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, current(store, tenant, &stored).await?)),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -244,7 +244,7 @@ pub(crate) async fn delete(
             Ok(Deletion::Done) => return Ok(StatusCode::NO_CONTENT),
             Ok(Deletion::Active) => return Err(Problem::environment_active(&old.body.name)),
             Err(StoreError::InUse { .. }) => return Err(Problem::in_use(pinned(store, tenant, env_id).await?)),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

@@ -111,7 +111,7 @@ pub(crate) async fn change(
                 *response.status_mut() = status;
                 return Ok(response);
             }
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -147,7 +147,7 @@ pub(crate) async fn delete(
         let event = call.event("host.deleted", format!("host/{name}"));
         match state.store.delete_host(call.tenant(), &old, call.now, &event).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

@@ -34,8 +34,7 @@ use tidegate_web::{
 use crate::{
     AdminState,
     call::{
-        ATTEMPTS, Call, Creation, Race, Stamps, answer_change, answer_creation, first_answer, missing, page, page_of,
-        take_stamps,
+        Call, Creation, Race, Stamps, answer_change, answer_creation, first_answer, missing, page, page_of, take_stamps,
     },
     environment_form::truth,
 };
@@ -203,7 +202,7 @@ pub(crate) async fn change(
         let event = call.event("project.updated", format!("project/{}", old.id));
         match state.store.replace(call.tenant(), &old, new, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, View::from(stored))),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -236,10 +235,13 @@ pub(crate) async fn delete(
                 by.extend(environments_of(store, tenant, old.id).await?);
                 return Err(Problem::in_use(by));
             }
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
+
+/// Passes without progress after which it is given up.
+const VAIN_PASSES: u32 = 5;
 
 /// Does nothing where the project stays for another reason. A crash leaves some of them deleted, which can be restored.
 /// However many they are: it gives up only where others undo all that it does.
@@ -251,7 +253,7 @@ async fn delete_environments(store: &Store, call: &Call<Write>, project: Project
     }
     let first = PageRequest { limit: 200, cursor: None };
     let mut vain = 0;
-    while vain < ATTEMPTS {
+    while vain < VAIN_PASSES {
         let (listed, active) = store.list_environments(tenant, Some(project), &first).await?;
         if listed.data.is_empty() {
             return Ok(());

@@ -258,7 +258,7 @@ pub(crate) async fn change(
         let event = call.event("registry.updated", format!("registry/{}", old.id));
         match state.store.replace(call.tenant(), &old, new, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, View::from(stored))),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -279,7 +279,7 @@ pub(crate) async fn delete(
             Err(StoreError::InUse { .. }) => {
                 return Err(Problem::in_use(users(&state.store, call.tenant(), old.id).await?));
             }
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

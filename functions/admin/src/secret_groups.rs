@@ -128,7 +128,7 @@ pub(crate) async fn change(
         let event = call.event("secret-group.updated", format!("secret-group/{}", old.id));
         match state.store.replace_group(call.tenant(), &old, new, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, View::from(stored))),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -153,7 +153,7 @@ pub(crate) async fn delete(
                 users.extend(own.next_cursor.map(|_| "further secrets".to_owned()));
                 return Err(Problem::in_use(users));
             }
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

@@ -153,7 +153,7 @@ pub(crate) async fn change(
                 let syncs = store.sync_state(tenant, SecretProviderId(stored.id)).await.map_err(missing(WHAT))?;
                 return Ok(answer_change(stored.revision, View::of(stored, syncs)));
             }
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -171,7 +171,7 @@ pub(crate) async fn delete(
         let event = call.event("secret-provider.deleted", format!("secret-provider/{}", old.id));
         match state.store.delete_provider(call.tenant(), &old, call.now, &event).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

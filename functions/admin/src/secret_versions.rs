@@ -97,7 +97,7 @@ pub(crate) async fn restore(
         let event = call.event("secret.version-restored", format!("secret/{}/versions/{version}", old.id));
         match store.change_secret(tenant, &old, change, call.now, &event).await {
             Ok(stored) => break stored,
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     };
     let revision = stored.revision;

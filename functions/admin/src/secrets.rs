@@ -242,7 +242,7 @@ pub(crate) async fn change(
         let change = SecretChange { group_id, name, value, source, expires_at };
         match store.change_secret(tenant, &old, change, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, View::of(stored, call.now))),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -260,7 +260,7 @@ pub(crate) async fn delete(
         let event = call.event("secret.deleted", format!("secret/{}", old.id));
         match state.store.delete_secret(call.tenant(), &old, call.now, &event).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

@@ -110,7 +110,7 @@ pub(crate) async fn change(
         let event = call.event("settings.updated", "settings".to_owned());
         match store.replace_settings(tenant, &old, settings, github, call.now, &event).await {
             Ok(stored) => return Ok(answer_change(stored.revision, View::from(stored))),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

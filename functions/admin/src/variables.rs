@@ -272,7 +272,7 @@ pub(crate) async fn change(
         let event = call.event("variable.updated", format!("variable/{id}"));
         match store.replace_variable(tenant, scope, &old, &new, &event).await {
             Ok(()) => return Ok(answer_change(revision, view(scope, new))),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -308,7 +308,7 @@ pub(crate) async fn delete(
             state.store.delete_variable(call.tenant(), scope, &old, call.now, &event).await;
         match deleted {
             Ok(()) => return Ok(StatusCode::NO_CONTENT.into_response()),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

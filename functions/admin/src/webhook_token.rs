@@ -73,7 +73,7 @@ pub(crate) async fn rotate(
         let rotation = Rotation { token: &token, overlap_until: until, replay };
         match state.store.rotate_token(call.tenant(), &old, rotation, call.now, &event).await {
             Ok(_) => return Ok(Json(rotated).into_response()),
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }
@@ -102,7 +102,7 @@ pub(crate) async fn switch(
                 let current = current.map_err(missing(WHAT))?;
                 return Ok(answer_change(stored.revision, Webhook::of(&stored.body, &current)));
             }
-            Err(error) => race.lost(error)?,
+            Err(error) => race.lost(error).await?,
         }
     }
 }

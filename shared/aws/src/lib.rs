@@ -11,6 +11,7 @@ pub mod cancellation;
 pub mod catalogue;
 pub mod clients;
 pub mod clock;
+pub mod contention;
 mod cursor;
 pub mod data_keys;
 pub mod deployments;
