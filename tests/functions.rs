@@ -181,6 +181,13 @@ async fn the_admin_function_answers_people_of_another_issuer() {
     // Of another tenant: signed in, and everything is as if it did not exist.
     let elsewhere = issuer.bearer("admin", &[("custom:tenant", "other".into())]);
     assert_eq!(call("GET", "/api/v2/projects/shop", Some(&elsewhere), None).await.0, 404);
+    // Nor does another tenant reach what listens where the function runs.
+    let inside = json!({"name": "inside", "type": "infisical", "config": {"siteUrl": "http://127.0.0.1:9001",
+        "clientId": "c", "clientSecret": "of-a-test", "projectId": "p"}});
+    let inside = inside.to_string();
+    let (status, refused) = call("POST", "/api/v2/secret-providers", Some(&elsewhere), Some(&inside)).await;
+    assert_eq!((status, &refused["errors"][0]["field"]), (422, &json!("config.siteUrl")), "{refused}");
+    assert_eq!(call("POST", "/api/v2/secret-providers", Some(&right), Some(&inside)).await.0, 201);
 
     let local = format!("Bearer {}", installation.admin_token);
     let late = issuer.bearer("admin", &[("exp", 1.into())]);

@@ -139,12 +139,33 @@ fn read_config(
         for fault in field::faults(kind, &texts, &given) {
             form.refuse(&fault.field, fault.invalid);
         }
-        if field::is_ambient(kind, &given) && tenant.as_str() != DEFAULT_TENANT {
-            let why = "must be given, as the installation's own role is not this tenant's to use";
-            form.refuse("accessKeyId", Invalid::new("missing", why, "send an access key with its secret"));
+        if tenant.as_str() != DEFAULT_TENANT {
+            refuse_what_is_the_installations(form, kind, &texts, &given);
         }
     }
     (form.faults() == faults).then_some(Config { texts, credentials })
+}
+
+/// Its role, and what listens on its machine, are no other tenant's to use.
+fn refuse_what_is_the_installations(
+    form: &mut Form,
+    kind: ProviderType,
+    texts: &BTreeMap<String, String>,
+    given: &BTreeSet<&'static str>,
+) {
+    if field::is_ambient(kind, given) {
+        let why = "must be given, as the installation's own role is not this tenant's to use";
+        form.refuse("accessKeyId", Invalid::new("missing", why, "send an access key with its secret"));
+    }
+    for field in tidegate_providers::fields(kind).iter().filter(|field| field.is_destination) {
+        if texts.get(field.name).is_some_and(|address| field::is_within(address)) {
+            let why = "is on the machine of the installation itself";
+            form.refuse(
+                field.name,
+                Invalid::new("format-url", why, "write the address as https://secrets.example.com"),
+            );
+        }
+    }
 }
 
 /// Seals what is new, each under the next version of its place.

@@ -89,6 +89,12 @@ pub fn is_ambient(kind: ProviderType, secrets: &BTreeSet<&'static str>) -> bool 
     }
 }
 
+/// Whether this is an address within the machine that asks. Only the installation's own tenant may name one: what listens
+/// there is for whoever runs it, on AWS the interface of the Lambda runtime among it.
+pub fn is_within(address: &str) -> bool {
+    Url::parse(address).is_ok_and(|url| is_loopback(&url))
+}
+
 /// Whether its changes can be told by a webhook, and the secret that they are signed with.
 pub fn webhook_secret(kind: ProviderType) -> Option<&'static str> {
     match kind {
