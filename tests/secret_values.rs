@@ -99,6 +99,22 @@ async fn the_last_ten_values_are_kept_and_each_can_come_back() {
 }
 
 #[tokio::test]
+async fn a_repeated_request_restores_once() {
+    let admin = with_secret("old").await;
+    admin.put("secrets/1", json!({"value": "new"})).await;
+    let restore = || admin.call(Method::POST, "secrets/1/versions/1/restore", &[("Idempotency-Key", "once")], None);
+    for answer in futures_util::future::join_all((0..8).map(|_| restore())).await {
+        assert_eq!((answer.status, &answer.body["valueVersion"]), (StatusCode::OK, &json!(3)), "{}", answer.body);
+    }
+    // Whoever did not hear the answer asks again later, and takes nothing back.
+    admin.put("secrets/1", json!({"value": "newer"})).await;
+    let again = restore().await;
+    assert_eq!((again.headers.contains_key("idempotent-replayed"), &again.body["valueVersion"]), (true, &json!(3)));
+    assert_eq!(revealed(&admin, "secrets/1/reveal").await, "newer");
+    assert_eq!(versions(&admin).await, [4, 3, 2, 1]);
+}
+
+#[tokio::test]
 async fn the_same_value_is_no_new_version() {
     let admin = with_secret("the same").await;
     let again = admin.put("secrets/1", json!({"value": "the same"})).await;

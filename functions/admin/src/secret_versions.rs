@@ -9,9 +9,11 @@ use axum::{
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_aws::{
+    catalogue::Stored,
+    error::StoreError,
     idempotency::FirstAnswer,
-    registered::Source,
-    secrets::{SecretChange, SecretVersion},
+    registered::{Source, StoredSecret},
+    secrets::{AnswerOf, SecretVersion},
 };
 use tidegate_domain::{
     id::{ApplicationId, EnvironmentId, ProjectId, SecretId},
@@ -74,15 +76,20 @@ pub(crate) async fn restore(
 ) -> Result<Response, Problem> {
     let (store, tenant) = (&state.store, call.tenant());
     let key = key.of(&format!("user:{}", call.user()), &body.fingerprint);
-    if let Some(key) = &key
-        && let Some(first) = store.first_answer(tenant, key, call.now).await?
-    {
-        return Ok(idempotency::replay(&first));
-    }
     Form::of_body(body.value)?.finish(|| Some(()))?;
     let version = path_id(&version, WHAT_VERSION)?;
+    let answer = |stored: &Stored<StoredSecret>| FirstAnswer {
+        status: StatusCode::OK.as_u16(),
+        ..first_answer(&View::of(stored.clone(), call.now))
+    };
     let mut race = Race::new(&conditions);
-    let stored = loop {
+    loop {
+        // In the loop: what a race was lost to may be the same request.
+        if let Some(key) = &key
+            && let Some(first) = store.first_answer(tenant, key, call.now).await?
+        {
+            return Ok(idempotency::replay(&first));
+        }
         let old = find(&state, tenant, &id).await?;
         conditions.allow_change(old.revision)?;
         match &old.body.source {
@@ -92,22 +99,17 @@ pub(crate) async fn restore(
                 return Err(Problem::conflict(detail));
             }
         }
-        let value = store.version_value(tenant, &old, version).await.map_err(missing(WHAT_VERSION))?;
-        let change = SecretChange { value: Some(value), ..SecretChange::none(&old.body) };
         let event = call.event("secret.version-restored", format!("secret/{}/versions/{version}", old.id));
-        match store.change_secret(tenant, &old, change, call.now, &event).await {
-            Ok(stored) => break stored,
+        let keep = key.as_ref().map(|key| (key, &answer as &AnswerOf<'_>));
+        match store.restore_secret(tenant, &old, version, call.now, &event, keep).await {
+            Ok(stored) => {
+                let json = [(header::CONTENT_TYPE, "application/json")];
+                return Ok((etag(stored.revision), json, answer(&stored).body.expose().clone()).into_response());
+            }
+            Err(StoreError::Missing) => return Err(Problem::not_found(WHAT_VERSION)),
             Err(error) => race.lost(error).await?,
         }
-    };
-    let revision = stored.revision;
-    let answer = FirstAnswer { status: StatusCode::OK.as_u16(), ..first_answer(&View::of(stored, call.now)) };
-    if let Some(key) = &key {
-        // Afterwards is early enough: restoring what is restored changes nothing.
-        store.keep_first_answer(tenant, key, &answer, call.now).await?;
     }
-    let json = [(header::CONTENT_TYPE, "application/json")];
-    Ok((etag(revision), json, answer.body.expose().clone()).into_response())
 }
 
 /// The only answer that holds a secret's value.

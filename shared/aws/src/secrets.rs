@@ -12,7 +12,7 @@ use aws_lc_rs::constant_time;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_domain::{
-    id::{SecretGroupId, SecretId, TenantId},
+    id::{Revision, SecretGroupId, SecretId, TenantId},
     secret::Secret,
     variable::Scope,
     variable_id::VariableId,
@@ -23,6 +23,7 @@ use crate::{
     catalogue::{Created, PageRequest, Part, Replay, Stored},
     envelope::{Place, Purpose},
     error::{Result, StoreError},
+    idempotency::{FirstAnswer, IdempotencyKey},
     keys::{self, Kind},
     registered::{Sealed, Source, StoredSecret},
     store::Store,
@@ -44,6 +45,9 @@ pub struct NewSecret {
     pub source: Source,
     pub expires_at: Option<Timestamp>,
 }
+
+/// Makes the answer to a request of what is stored then.
+pub type AnswerOf<'a> = dyn Fn(&Stored<StoredSecret>) -> FirstAnswer + Sync + 'a;
 
 /// What is to become of a secret.
 #[derive(Debug)]
@@ -222,6 +226,37 @@ impl Store {
         writes.extend(self.expiry_writes(tenant, old.id, old.body.expires_at, body.expires_at)?);
         writes.extend(more);
         self.replace_with(tenant, old, body, now, event, writes).await
+    }
+
+    /// Writes the value of an earlier version as a new one, and with it the answer to keep for a repeated request: it is made
+    /// of what is stored then. The value that it has already is no new version.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] for a version that is not kept, [`StoreError::Conflict`] if the secret has moved on since `old`
+    /// was read, or if the same request was first.
+    pub async fn restore_secret(
+        &self,
+        tenant: &TenantId,
+        old: &Stored<StoredSecret>,
+        version: u64,
+        now: Timestamp,
+        event: &AuditEvent,
+        keep: Option<(&IdempotencyKey, &AnswerOf<'_>)>,
+    ) -> Result<Stored<StoredSecret>> {
+        let value = self.version_value(tenant, old, version).await?;
+        let is_new = !self.is_value(tenant, old, &value).await?;
+        let mut more = Vec::new();
+        if let Some((key, answer)) = keep {
+            if !is_new {
+                self.keep_first_answer(tenant, key, &answer(old), now).await?;
+                return Ok(old.clone());
+            }
+            let mut restored = Stored { revision: Revision(old.revision.0 + 1), updated_at: now, ..old.clone() };
+            restored.body.value_version += 1;
+            more.push(self.keep_answer(Part::Replay, tenant, key, &answer(&restored), now).await?);
+        }
+        let change = SecretChange { value: Some(value), ..SecretChange::none(&old.body) };
+        self.change_secret_with(tenant, old, change, now, event, more).await
     }
 
     /// Removes a secret that nothing refers to, with all its versions.
