@@ -111,6 +111,13 @@ async fn every_fault_of_a_file_is_told_with_its_line_before_anything_is_written(
         &[("dotenv[2]", "format-dotenv"), ("dotenv[3]", "duplicate"), ("dotenv[4]", "format-dotenv")],
     )
     .await;
+    // Others would read more variables than these.
+    for text in ["A=1\rn33dle=2", "A=1\u{2028}B=n33dle", "A=1\u{b}B=n33dle", "# a comment\rA=n33dle"] {
+        for dry_run in [true, false] {
+            let file = json!({"dotenv": format!("Z=0\r\n{text}"), "dryRun": dry_run});
+            check(file, &[("dotenv[2]", "format-dotenv")]).await;
+        }
+    }
     check(
         json!({"dotenv": format!("A=1\nB={MASK}\nC={{{{ n33dle }}}}"), "overwrite": true}),
         &[("dotenv[2]", "mask"), ("dotenv[3]", "format-template")],

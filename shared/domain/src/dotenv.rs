@@ -5,7 +5,7 @@
 //! - `'…'` is taken as it is. In `"…"`, `\n`, `\r`, `\t`, `\"`, `\\`, `\$` and ``\` `` stand for what they stand for elsewhere.
 //!   Both may go on over lines; after them only a comment may follow.
 //! - Nothing is expanded: `$NAME` is a text like any other.
-//! - CRLF ends a line as LF does, and a byte order mark before the first is left out.
+//! - CRLF ends a line as LF does; other line breaks (CR alone, VT, FF, U+0085, U+2028, U+2029) are refused outside quotes, and a byte order mark before the first is left out.
 
 mod reading;
 mod writing;

@@ -56,7 +56,7 @@ fn statement(text: &str) -> (Result<Statement, Invalid>, &str) {
     let (line, after) = split_line(text);
     let begun = line.trim_start_matches(BLANKS);
     if begun.is_empty() || begun.starts_with('#') {
-        return (Ok(None), after);
+        return (one_line(begun).map(|()| None), after);
     }
     let exported = begun.strip_prefix("export").filter(|rest| rest.starts_with(BLANKS));
     let begun = exported.map_or(begun, |rest| rest.trim_start_matches(BLANKS));
@@ -67,7 +67,10 @@ fn statement(text: &str) -> (Result<Statement, Invalid>, &str) {
     let (value, after) = match value.chars().next() {
         Some('\'') => literal(&value[1..], after),
         Some('"') => escaped(&value[1..], after),
-        Some(_) | None => (Ok(Secret::new(bare(split_line(value).0).to_owned())), after),
+        Some(_) | None => {
+            let (line, _) = split_line(value);
+            (one_line(line).map(|()| Secret::new(bare(line).to_owned())), after)
+        }
     };
     let key = VariableKey::parse(key.trim_end_matches(BLANKS));
     let value = value.and_then(|value| {
@@ -86,6 +89,19 @@ const BLANKS: [char; 2] = [' ', '\t'];
 fn split_line(text: &str) -> (&str, &str) {
     let (line, after) = text.split_once('\n').unwrap_or((text, ""));
     (line.strip_suffix('\r').unwrap_or(line), after)
+}
+
+/// What some take for the end of a line and others for a character of it. Whichever is meant, the other would put a part of
+/// the file into a value or a comment.
+const OTHER_BREAKS: [char; 6] = ['\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
+
+/// Whether what is outside quotes is one line to everybody.
+fn one_line(text: &str) -> Result<(), Invalid> {
+    if !text.contains(OTHER_BREAKS) {
+        return Ok(());
+    }
+    let hint = "end lines with LF or CRLF, and write a value that is to hold such a character between quotes";
+    Err(Invalid::new("format-dotenv", "has a line break that is neither LF nor CRLF", hint))
 }
 
 /// Up to a comment, which begins after a blank or as the value does.
@@ -139,7 +155,7 @@ fn ended(text: &str) -> (Result<(), Invalid>, &str) {
     let rest = line.trim_start_matches(BLANKS);
     let is_comment = rest.starts_with('#') && rest.len() < line.len();
     if rest.is_empty() || is_comment {
-        return (Ok(()), after);
+        return (one_line(rest), after);
     }
     let hint = "end the line there, or write the whole value between one pair of quotes";
     (Err(Invalid::new("format-dotenv", "goes on after its closing quote", hint)), after)

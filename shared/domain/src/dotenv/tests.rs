@@ -58,6 +58,24 @@ fn every_bad_line_is_told_by_its_number_and_without_its_text() {
 }
 
 #[test]
+fn a_line_that_ends_for_some_alone_is_refused_outside_quotes() {
+    for other in ['\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'] {
+        for text in [
+            format!("A=1{other}B=2"),
+            format!("A=1{other} \nB=2"),
+            format!("A={other}1"),
+            format!("# comment{other}A=1"),
+            format!("A=1 # comment{other}B=2"),
+            format!("A='1' # comment{other}B=2"),
+            format!("A=\"1\"{other}B=2"),
+        ] {
+            assert_eq!(shown(&format!("Z=0\r\n{text}")).unwrap_err(), ["dotenv[2] format-dotenv"], "{text:?}");
+        }
+        check(&format!("A='1{other}2'\nB=\"1{other}2\""), &[&format!("A=1{other}2"), &format!("B=1{other}2")]);
+    }
+}
+
+#[test]
 fn what_is_written_needs_no_quotes_where_it_can_do_without() {
     let key = |text: &str| VariableKey::parse(text).unwrap();
     let check = |value: &str, expect: &str| {
@@ -73,12 +91,21 @@ fn what_is_written_needs_no_quotes_where_it_can_do_without() {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_back_the_same(values in prop::collection::vec(r#"([a-z0-9]|[ \t\r\n#'"`$\\={}\u{feff}]|\PC){0,20}"#, 0..8)) {
+    fn what_is_written_reads_back_the_same(values in prop::collection::vec(r#"([a-z0-9]|[ \t\r\n\x0b\x0c\u{85}\u{2028}#'"`$\\={}\u{feff}]|\PC){0,20}"#, 0..8)) {
         let keys: Vec<_> = (0..values.len()).map(|index| VariableKey::parse(&format!("K{index}")).unwrap()).collect();
         let text = write(keys.iter().zip(values.iter().map(String::as_str)));
         let read = read("dotenv", &text).unwrap();
         let got: Vec<_> = read.iter().map(|line| line.value.expose().as_str()).collect();
         prop_assert_eq!(got, values);
+    }
+
+    #[test]
+    fn what_ends_a_line_for_some_ends_no_part_of_a_value(
+        before in "[a-z #=]{0,8}",
+        other in "[\r\x0b\x0c\u{85}\u{2028}\u{2029}]",
+        after in "[A-Za-z #=]{1,8}",
+    ) {
+        prop_assert_eq!(shown(&format!("A={before}{other}{after}\nB=2")), Err(vec!["dotenv[1] format-dotenv".to_owned()]));
     }
 
     #[test]
