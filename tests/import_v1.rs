@@ -1,5 +1,7 @@
 //! The way over from V1, with the command that people use and the API that it uses.
 
+mod faults;
+
 use std::{
     collections::BTreeSet,
     fs,

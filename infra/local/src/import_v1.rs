@@ -18,9 +18,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
 use tidegate_domain::{
-    import_v1::{Closed, Decisions, Dump, Outside, plan, read_json},
+    import_v1::{Closed, Decisions, Document, Dump, Outside, plan, read_json},
     invalid::FieldError,
     secret::Secret,
 };
@@ -97,8 +96,8 @@ pub enum ImportError {
 /// See [`ImportError`]. Nothing is done if the files have faults, all of which are told.
 pub async fn run(out: &mut (impl Write + Send), options: Options) -> Result<Outcome, ImportError> {
     let key = options.old_key_file.as_deref().map(old_key).transpose()?;
-    let (file, decisions) = (parsed(&options.file, read_json)?, options.decisions.as_deref());
-    let decisions = decisions.map(|path| parsed(path, |text| serde_json::from_str(text))).transpose()?;
+    let (file, decisions) = (parsed(&options.file)?, options.decisions.as_deref());
+    let decisions = decisions.map(parsed).transpose()?;
     let decisions = match decisions.map_or_else(|| Ok(Decisions::default()), Decisions::read) {
         Ok(decisions) => decisions,
         Err(faults) => return refuse(out, &faults),
@@ -139,17 +138,18 @@ fn text_of(path: &Path) -> Result<String, ImportError> {
     fs::read_to_string(path).map_err(|source| ImportError::Unreadable { path: path.to_owned(), source })
 }
 
-/// TOML if it is called so, or else what `json` reads.
-fn parsed(path: &Path, json: impl FnOnce(&str) -> Result<Value, serde_json::Error>) -> Result<Value, ImportError> {
+/// TOML if it is called so, or else JSON.
+fn parsed(path: &Path) -> Result<Document, ImportError> {
     let text = text_of(path)?;
     let malformed = |form, line| ImportError::Malformed { path: path.to_owned(), form, line };
     if path.extension().is_some_and(|extension| extension == "toml") {
         let line = |at: usize| text[..at].lines().count().max(1);
-        return toml::from_str(&text).map_err(|error| {
+        let read = toml::from_str::<serde_json::Value>(&text).map(Document::from);
+        return read.map_err(|error| {
             malformed("TOML", error.span().map_or(1, |span: std::ops::Range<usize>| line(span.start)))
         });
     }
-    json(&text).map_err(|error| malformed("JSON", error.line()))
+    read_json(&text).map_err(|error| malformed("JSON", error.line()))
 }
 
 fn old_key(path: &Path) -> Result<OldKey, ImportError> {

@@ -6,6 +6,7 @@
 
 mod credential;
 mod decisions;
+mod doubled;
 mod dump;
 mod existing;
 mod plan;
@@ -20,7 +21,7 @@ pub use existing::{
 };
 pub use plan::{Closed, Outside, Plan, PlannedAuth, PlannedScope, PlannedValue, Step, plan};
 pub use sealed::{Sealed, old_key};
-pub use written::read_json;
+pub use written::{Document, read_json};
 
 #[cfg(test)]
 mod tests;

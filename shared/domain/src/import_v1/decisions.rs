@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{
     dump::{Dump, names_nothing, port_number, project_key},
-    row::{Findings, Row, normal, scalar, shown, wrong_type},
+    row::{Findings, Row, below, normal, scalar, shown, wrong_type},
+    written::Document,
 };
 use crate::{
     id::HostName,
@@ -89,10 +90,14 @@ impl Default for Decisions {
 impl Decisions {
     /// # Errors
     /// Every fault, at its path in the decisions.
-    pub fn read(file: Value) -> Result<Self, Vec<FieldError>> {
+    pub fn read(file: impl Into<Document>) -> Result<Self, Vec<FieldError>> {
+        let Document { value, doubled } = file.into();
         let mut findings = Findings::default();
         let mut decisions = Self::default();
-        if let Some(mut row) = Row::of("decisions", "decisions".to_owned(), file, &mut findings) {
+        for path in doubled {
+            findings.refuse_doubled(below("decisions", &path));
+        }
+        if let Some(mut row) = Row::of("decisions", "decisions".to_owned(), value, &mut findings) {
             decisions.fill(&mut row);
             row.finish();
         }

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::{
     decisions::Decisions,
     plan::{PlannedScope, scope_of},
-    row::{Findings, Row, normal, shown, unwrapped, wrong_type},
+    row::{Findings, Row, normal, shown, wrong_type},
     sealed::Sealed,
+    written::Document,
 };
 use crate::{
     application::{ContainerName, Port, Protocol},
@@ -33,6 +34,8 @@ pub struct Dump {
     pub(super) applications: Vec<Application>,
     pub(super) variables: Vec<Variable>,
     pub(super) left_out: Vec<LeftOut>,
+    /// Rows that say in two ways whose they are.
+    named_twice: Vec<NamedTwice>,
 }
 
 /// Something in the file that nothing is made of, and why.
@@ -134,6 +137,15 @@ pub(super) enum VariableScope {
     Application(ContainerName),
 }
 
+/// A row that names its application and gives its id, too.
+#[derive(Debug)]
+struct NamedTwice {
+    /// Of the id.
+    path: String,
+    name: ContainerName,
+    id: RowId,
+}
+
 #[derive(Debug)]
 pub(super) enum VariableValue {
     Text {
@@ -148,10 +160,14 @@ pub(super) enum VariableValue {
 impl Dump {
     /// # Errors
     /// Every fault of the file, at its path: `applications[3].port`. None of them repeats a value.
-    pub fn read(file: Value, decisions: &Decisions) -> Result<Self, Vec<FieldError>> {
+    pub fn read(file: impl Into<Document>, decisions: &Decisions) -> Result<Self, Vec<FieldError>> {
+        let Document { value, doubled } = file.into();
         let mut findings = Findings::new(&decisions.ignore);
         let mut dump = Self::default();
-        match file {
+        for path in doubled {
+            findings.refuse_doubled(path);
+        }
+        match value {
             Value::Object(tables) => {
                 for (name, rows) in tables {
                     dump.table(&name, rows, &mut findings);
@@ -160,6 +176,7 @@ impl Dump {
             _ => findings.refuse("", wrong_type("an object with V1's tables")),
         }
         dump.name_groups(&mut findings);
+        dump.compare_names(&mut findings);
         dump.check(&mut findings);
         let unused: Vec<_> = findings.unused().cloned().collect();
         for path in unused {
@@ -225,11 +242,10 @@ impl Dump {
                 continue;
             }
             let Some(mut row) = Row::of(table, path, row, findings) else { continue };
-            if row.has(&["deletedAt"]) {
+            if row.parsed(&["deletedAt"], was_deleted) == Some(true) {
                 self.left_out.push(LeftOut::new(row.path, "it was deleted in V1"));
                 continue;
             }
-            row.take(&["deletedAt"]);
             row.leave_out(&["createdAt", "updatedAt", "tenantId"]);
             read(self, &mut row);
             row.finish();
@@ -293,6 +309,20 @@ impl Dump {
         }
     }
 
+    /// What says whose it is by name and by id has to mean one application. Of what the file does not have the planner asks.
+    fn compare_names(&mut self, findings: &mut Findings) {
+        for NamedTwice { path, name, id } in std::mem::take(&mut self.named_twice) {
+            let is_named = |application: &Application| application.name == name;
+            let has_id = |application: &Application| application.id.as_ref() == Some(&id);
+            let known = self.applications.iter().any(|one| is_named(one) || has_id(one));
+            if known && !self.applications.iter().any(|one| is_named(one) && has_id(one)) {
+                let why =
+                    Invalid::new("either-or", "is not the id of the application that is named", "keep one of them");
+                findings.refuse(path, why);
+            }
+        }
+    }
+
     /// Names are what everything is found by, here and in the installation.
     fn check(&self, findings: &mut Findings) {
         let mut seen = BTreeSet::new();
@@ -327,6 +357,17 @@ fn webhook_secret() -> LeftOut {
         "the shared webhook secret",
         "whoever has it could deploy anything; each application has a token of its own",
     )
+}
+
+/// Whether a row's `deleted_at` says so. For no time exports write an empty text, `false`, 0 or, from `MySQL`, a date of
+/// zeros.
+fn was_deleted(text: &str) -> Result<bool, Invalid> {
+    match text.trim() {
+        "" | "false" => Ok(false),
+        "true" => Ok(true),
+        time if time.starts_with(|c: char| c.is_ascii_digit()) => Ok(time.contains(|c| matches!(c, '1'..='9'))),
+        _ => Err(wrong_type("the time at which it was deleted, or null")),
+    }
 }
 
 /// Tables that are known and that nothing is made of.

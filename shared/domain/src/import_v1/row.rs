@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::written;
+use super::written::{self, Document};
 use crate::invalid::{FieldError, Invalid};
 
 /// What was found while reading: faults, and what was left out on purpose.
@@ -14,6 +14,10 @@ pub(super) struct Findings {
     ignore: BTreeSet<String>,
     ignored: BTreeSet<String>,
     pub(super) faults: Vec<FieldError>,
+    /// Of rows that others refer to, with their table.
+    ids: BTreeSet<(&'static str, String)>,
+    /// Paths of names that are there twice, and are told once.
+    doubled: BTreeSet<String>,
     /// Columns that are known and not imported, by their table.
     pub(super) columns: BTreeMap<&'static str, BTreeSet<String>>,
 }
@@ -25,6 +29,16 @@ impl Findings {
 
     pub(super) fn refuse(&mut self, path: impl Into<String>, why: Invalid) {
         self.faults.push(why.at(path));
+    }
+
+    /// A name that its object has twice. In what is passed over it loses nothing.
+    pub(super) fn refuse_doubled(&mut self, path: String) {
+        let is_within = |whole: &String| {
+            path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        if !self.ignore.iter().any(is_within) && self.doubled.insert(path.clone()) {
+            self.refuse(path, Invalid::new("duplicate", "is there twice", "keep one of them"));
+        }
     }
 
     /// Whether the decisions say to pass over it.
@@ -68,8 +82,35 @@ impl<'f> Row<'f> {
     }
 
     pub(super) fn at(&self, column: &str) -> String {
-        let separator = if self.path.is_empty() { "" } else { "." };
-        format!("{}{separator}{column}", self.path)
+        below(&self.path, column)
+    }
+
+    /// What other rows refer to this one by. Of two rows with one id nobody can say which is meant.
+    pub(super) fn id(&mut self) -> Option<String> {
+        let (written, id) = self.reference(&["id"])?;
+        if !self.findings.ids.insert((self.table, id.clone())) {
+            let suggestion = "keep one of the rows, or give one another id here and where it is referred to";
+            self.refuse(&written, Invalid::new("duplicate", "is the id of a row before it, too", suggestion));
+        }
+        Some(id)
+    }
+
+    /// An id, and its column as it is written. An empty one is none: some exports know no `null`.
+    pub(super) fn reference(&mut self, names: &[&str]) -> Option<(String, String)> {
+        let written = self.written(names);
+        let id = self.text(names)?;
+        (!id.is_empty()).then_some((written, id))
+    }
+
+    /// A JSON document in a text, as `SQLite` keeps it; anything else as it is.
+    pub(super) fn unwrapped(&mut self, column: &str, value: Value) -> Value {
+        let Value::String(text) = value else { return value };
+        let Ok(Document { value, doubled }) = written::document(&text) else { return Value::String(text) };
+        for path in doubled {
+            let path = below(&self.at(column), &path);
+            self.findings.refuse_doubled(path);
+        }
+        value
     }
 
     /// The value under the first of the names that is there, and that name as it is written; `null` is as absent.
@@ -152,10 +193,9 @@ impl<'f> Row<'f> {
                 findings.columns.entry(table).or_default().insert(written);
                 continue;
             }
-            let separator = if path.is_empty() { "" } else { "." };
             let suggestion = format!("correct its name, or put {table}.{written} into `ignore` of the decisions");
             findings.refuse(
-                format!("{path}{separator}{written}"),
+                below(&path, &written),
                 Invalid::new("unknown-field", "is not a column that V1 has", suggestion),
             );
         }
@@ -186,6 +226,12 @@ pub(super) fn wrong_type(what: &str) -> Invalid {
     Invalid::new("wrong-type", format!("must be {what}"), "correct it in the file")
 }
 
+/// The path of what stands in something at a path.
+pub(super) fn below(path: &str, inner: &str) -> String {
+    let separator = if path.is_empty() || inner.starts_with('[') { "" } else { "." };
+    format!("{path}{separator}{inner}")
+}
+
 /// `container_port` and `containerPort` are one name.
 pub(super) fn normal(name: &str) -> String {
     name.chars().filter(|c| *c != '_').flat_map(char::to_lowercase).collect()
@@ -207,13 +253,5 @@ pub(super) fn scalar(value: Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// A JSON document in a text, as `SQLite` keeps it; anything else as it is.
-pub(super) fn unwrapped(value: Value) -> Value {
-    match value {
-        Value::String(text) => written::document(&text).unwrap_or(Value::String(text)),
-        other => other,
     }
 }

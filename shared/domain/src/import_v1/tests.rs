@@ -11,6 +11,7 @@ use crate::{
     variable::{Scope, ValueType},
 };
 
+mod contradictions;
 mod properties;
 
 fn host(name: &str) -> ExistingHost {

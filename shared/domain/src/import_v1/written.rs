@@ -5,23 +5,40 @@ use std::collections::BTreeMap;
 
 use serde_json::{Error, Number, Value, value::RawValue};
 
+use super::doubled::doubled;
+
 /// The file, its tables, their rows: what is in a column stands below these.
 const OF_FILE: usize = 3;
 /// A list of `{key, value}`, and one of these.
 const OF_COLUMN: usize = 2;
+
+/// What a JSON text holds, and what of it a [`Value`] has no room for.
+#[derive(Debug)]
+pub struct Document {
+    pub(super) value: Value,
+    /// Paths of the names that their objects have twice.
+    pub(super) doubled: Vec<String>,
+}
+
+/// Of something in which each name is there once, or has been seen to be.
+impl From<Value> for Document {
+    fn from(value: Value) -> Self {
+        Self { value, doubled: Vec::new() }
+    }
+}
 
 /// As any parser does, but for columns that hold a number which would come out as another text: each is the text that it is
 /// written as. So is a whole document in a column; columns may hold documents as texts anyway.
 ///
 /// # Errors
 /// What is not JSON.
-pub fn read_json(text: &str) -> Result<Value, Error> {
-    written(text, OF_FILE)
+pub fn read_json(text: &str) -> Result<Document, Error> {
+    Ok(Document { value: written(text, OF_FILE)?, doubled: doubled(text) })
 }
 
 /// A JSON document in a text of a column; as [`read_json`].
-pub(super) fn document(text: &str) -> Result<Value, Error> {
-    written(text, OF_COLUMN)
+pub(super) fn document(text: &str) -> Result<Document, Error> {
+    Ok(Document { value: written(text, OF_COLUMN)?, doubled: doubled(text) })
 }
 
 fn written(text: &str, levels: usize) -> Result<Value, Error> {
@@ -82,7 +99,7 @@ mod tests {
 
     #[test]
     fn numbers_that_a_parser_would_change_are_texts() {
-        let check = |text: &str, expect: Value| assert_eq!(read_json(text).unwrap(), expect, "{text}");
+        let check = |text: &str, expect: Value| assert_eq!(read_json(text).unwrap().value, expect, "{text}");
         check(
             r#"{"t":[{"a":1,"b":-1.5,"c":true,"d":null,"e":"1e6"}]}"#,
             json!({"t": [{"a": 1, "b": -1.5, "c": true, "d": null, "e": "1e6"}]}),
@@ -104,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_document_in_a_column_is_read_the_same_way() {
-        let check = |text: &str, expect: Value| assert_eq!(document(text).unwrap(), expect, "{text}");
+        let check = |text: &str, expect: Value| assert_eq!(document(text).unwrap().value, expect, "{text}");
         check(r#"{"A": 1e6, "B": "x"}"#, json!({"A": "1e6", "B": "x"}));
         check(
             r#"[{"key": "A", "value": 1.50}, {"key": "B", "value": 1}]"#,

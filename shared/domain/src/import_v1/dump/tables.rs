@@ -2,12 +2,12 @@
 
 use super::{
     Application, Auth, ContainerName, Dump, FieldError, Group, ImageName, Invalid, Port, Project, Protocol, Registry,
-    RegistryServer, Row, Stored, V1Secret, Value, Version, plain_name, project_key, unwrapped, wrong_type,
+    RegistryServer, Row, Stored, V1Secret, Value, Version, plain_name, project_key, wrong_type,
 };
 
 impl Dump {
     pub(super) fn project(&mut self, row: &mut Row<'_>) {
-        let id = row.text(&["id"]);
+        let id = row.id();
         let name = row.required(&["name"], plain_name);
         let written = row.parsed(&["key", "slug"], project_key);
         row.leave_out(&["description", "ownerId", "status"]);
@@ -23,7 +23,7 @@ impl Dump {
     }
 
     pub(super) fn registry(&mut self, row: &mut Row<'_>) {
-        let id = row.text(&["id"]);
+        let id = row.id();
         let server = row.required(&["registry", "server", "url"], RegistryServer::parse);
         let name = row.parsed(&["name"], plain_name);
         let username = row.text(&["username"]).filter(|text| !text.is_empty());
@@ -53,7 +53,7 @@ impl Dump {
     }
 
     pub(super) fn group(&mut self, row: &mut Row<'_>) {
-        let id = row.text(&["id"]);
+        let id = row.id();
         let name = row.required(&["name"], plain_name);
         let description = row.text(&["description"]).unwrap_or_default();
         row.leave_out(&["providerId", "remotePath", "autoSync", "lastSyncAt"]);
@@ -63,9 +63,9 @@ impl Dump {
     }
 
     pub(super) fn secret(&mut self, row: &mut Row<'_>) {
-        let id = row.text(&["id"]);
+        let id = row.id();
         let name = row.required(&["name", "key"], plain_name);
-        let group = row.text(&["groupId"]);
+        let group = row.reference(&["groupId"]).map(|(_, id)| id);
         let value = row.text(&["value", "encryptedValue"]).filter(|text| !text.is_empty()).map(Stored::of);
         let known = ["provider", "reference", "source", "providerId", "providerReference", "description"];
         row.leave_out(&known);
@@ -76,14 +76,14 @@ impl Dump {
     }
 
     pub(super) fn application(&mut self, row: &mut Row<'_>) {
-        let id = row.text(&["id"]);
+        let id = row.id();
         let name = row.required(&["name"], ContainerName::parse);
         let image_column = row.written(&["image"]);
         let image = row.required(&["image"], image_and_tag);
         let version = row.parsed(&["version", "tag"], Version::parse);
         let ports = Self::ports(row);
-        let registry = row.text(&["repositoryId", "registryId"]);
-        let project = row.text(&["projectId", "project"]);
+        let registry = row.reference(&["repositoryId", "registryId"]).map(|(_, id)| id);
+        let project = row.reference(&["projectId", "project"]).map(|(_, id)| id);
         let webhook_enabled = row.flag(&["webhookEnabled"]).unwrap_or(true);
         let environment = row.take(&["env", "environment", "environmentVariables"]);
         // Without a name, whose fault is told, it cannot be said whose variables they are.
@@ -130,7 +130,7 @@ impl Dump {
             }
         }
         let Some((written, value)) = list else { return ports };
-        let Value::Array(items) = unwrapped(value) else {
+        let Value::Array(items) = row.unwrapped(&written, value) else {
             row.refuse(&written, wrong_type("a list of {host, container}"));
             return ports;
         };

@@ -1,22 +1,16 @@
 //! Variables: rows of their own table, and what applications carry themselves.
 
 use super::{
-    ContainerName, Dump, Invalid, Row, RowId, Stored, Value, ValueType, Variable, VariableKey, VariableScope,
-    VariableValue, check_value, shown, unwrapped, wrong_type,
+    ContainerName, Dump, Invalid, NamedTwice, Row, RowId, Stored, Value, ValueType, Variable, VariableKey,
+    VariableScope, VariableValue, check_value, shown, wrong_type,
 };
 
 impl Dump {
     pub(super) fn variable(&mut self, row: &mut Row<'_>) {
         let key = row.required(&["key", "name"], VariableKey::parse);
         let value = row.take(&["value"]);
-        let scope_column = row.written(&["scope"]);
-        let scope = row.text(&["scope"]);
-        let project = row.text(&["projectId", "project"]);
-        let application = row.parsed(&["application", "applicationName"], ContainerName::parse);
-        let application_id = row.text(&["applicationId"]);
-        let value_type = row.parsed(&["valueType"], value_type);
-        let secret_id = row.text(&["secretId"]);
-        let is_secret = row.flag(&["isSecret"]).unwrap_or(false);
+        let scope = self.scope(row);
+        let typed = Typed::of(row);
         row.leave_out(&["id", "description"]);
         if row.has(&["envId"]) {
             let why = "is of an environment, which is not imported";
@@ -24,32 +18,61 @@ impl Dump {
             row.refuse("envId", Invalid::new("unsupported", why, suggestion));
         }
         row.take(&["envId"]);
-        let owner = application.map(VariableScope::Application);
-        let owner = owner.or(application_id.map(VariableScope::ApplicationId)).or(project.map(VariableScope::Project));
-        let scope = match (scope.as_deref(), owner) {
-            (Some("global"), _) | (None, None) => Some(VariableScope::Global),
-            (Some("project" | "application") | None, Some(owner)) => Some(owner),
-            (Some("project" | "application"), None) => {
-                let why = Invalid::new("missing", "is required by the scope", "add the project's or application's id");
-                row.refuse("projectId", why);
-                None
-            }
-            (Some(_), _) => {
-                let why = Invalid::new("unknown-value", "is not a scope", "use global, project or application");
-                row.refuse(&scope_column, why);
-                None
-            }
-        };
-        let value = read_value(row, value, Typed { value_type, secret_id, is_secret });
+        let value = read_value(row, value, typed);
         if let (Some(scope), Some(key), Some(value)) = (scope, key, value) {
             self.variables.push(Variable { scope, key, value });
         }
     }
 
+    /// Whose it is. What says that in several ways has to mean the same by all of them: whoever it is given to sees it.
+    fn scope(&mut self, row: &mut Row<'_>) -> Option<VariableScope> {
+        let scope_column = row.written(&["scope"]);
+        let scope = row.text(&["scope"]);
+        let is_there = row.has(&["projectId", "project", "applicationId"]);
+        let project = row.reference(&["projectId", "project"]);
+        let id = row.reference(&["applicationId"]);
+        let name = row.parsed(&["application", "applicationName"], ContainerName::parse);
+        if let (Some(name), Some((column, id))) = (&name, &id) {
+            self.named_twice.push(NamedTwice { path: row.at(column), name: name.clone(), id: id.clone() });
+        }
+        let of_application =
+            name.map(VariableScope::Application).or(id.map(|(_, id)| VariableScope::ApplicationId(id)));
+        match (scope.as_deref(), of_application, project) {
+            (Some("global" | "project" | "application") | None, Some(_), Some((column, _))) => {
+                row.refuse(&column, either_or("is there beside an application", "keep the one whose it is"));
+            }
+            (Some("global"), None, None) => return Some(VariableScope::Global),
+            (None, None, None) if !is_there => return Some(VariableScope::Global),
+            (Some("application") | None, Some(owner), None) => return Some(owner),
+            (Some("project") | None, None, Some((_, id))) => return Some(VariableScope::Project(id)),
+            (Some("global" | "project"), Some(_), None) => {
+                let suggestion = "say application, or take the application out";
+                row.refuse(&scope_column, either_or("is another than that of the application beside it", suggestion));
+            }
+            (Some("global" | "application"), None, Some(_)) => {
+                let suggestion = "say project, or take the project out";
+                row.refuse(&scope_column, either_or("is another than that of the project beside it", suggestion));
+            }
+            (Some("project" | "application"), None, None) => {
+                let why = Invalid::new("missing", "is required by the scope", "add the project's or application's id");
+                row.refuse("projectId", why);
+            }
+            (None, None, None) => {
+                let suggestion = "say global, or add the project's or application's id";
+                row.refuse(&scope_column, Invalid::new("missing", "is required where ids are empty", suggestion));
+            }
+            (Some(_), _, _) => {
+                let why = Invalid::new("unknown-value", "is not a scope", "use global, project or application");
+                row.refuse(&scope_column, why);
+            }
+        }
+        None
+    }
+
     /// An object of names and values, or a list of `{key, value}`; either as JSON in a text, too.
     pub(super) fn variables_of(&mut self, row: &mut Row<'_>, name: &ContainerName, (column, value): (String, Value)) {
         let path = row.at(&column);
-        match unwrapped(value) {
+        match row.unwrapped(&column, value) {
             Value::Object(entries) => {
                 for (key, value) in entries {
                     let mut entry = serde_json::Map::new();
@@ -72,10 +95,8 @@ impl Dump {
         let Some(mut entry) = Row::of("environment_variables", path, entry, row.findings) else { return };
         let key = entry.required(&["key", "name"], VariableKey::parse);
         let value = entry.take(&["value"]);
-        let value_type = entry.parsed(&["valueType"], value_type);
-        let secret_id = entry.text(&["secretId"]);
-        let is_secret = entry.flag(&["isSecret"]).unwrap_or(false);
-        let value = read_value(&mut entry, value, Typed { value_type, secret_id, is_secret });
+        let typed = Typed::of(&mut entry);
+        let value = read_value(&mut entry, value, typed);
         entry.finish();
         if let (Some(key), Some(value)) = (key, value) {
             self.variables.push(Variable { scope: VariableScope::Application(name.clone()), key, value });
@@ -86,37 +107,63 @@ impl Dump {
 /// What a row says of its value.
 struct Typed {
     value_type: Option<ValueType>,
-    secret_id: Option<RowId>,
+    /// With its column.
+    secret: Option<(String, RowId)>,
     is_secret: bool,
 }
 
+impl Typed {
+    fn of(row: &mut Row<'_>) -> Self {
+        Self {
+            value_type: row.parsed(&["valueType"], value_type),
+            secret: row.reference(&["secretId"]),
+            is_secret: row.flag(&["isSecret"]).unwrap_or(false),
+        }
+    }
+}
+
 fn read_value(row: &mut Row<'_>, value: Option<(String, Value)>, typed: Typed) -> Option<VariableValue> {
-    let Typed { value_type, secret_id, is_secret } = typed;
-    let text = match value {
-        Some((column, value)) => match value {
-            // V2's JSON columns.
-            Value::Object(_) | Value::Array(_) if value_type == Some(ValueType::Json) => Some(value.to_string()),
-            value => {
-                let text = super::super::row::scalar(value);
-                if text.is_none() {
-                    row.refuse(&column, wrong_type("a text"));
-                    return None;
-                }
-                text
+    let Typed { value_type, secret, is_secret } = typed;
+    let (column, text) = match value {
+        Some((column, value)) => {
+            let text = match value {
+                // V2's JSON columns.
+                Value::Object(_) | Value::Array(_) if value_type == Some(ValueType::Json) => Some(value.to_string()),
+                value => super::super::row::scalar(value),
+            };
+            if text.is_none() {
+                row.refuse(&column, wrong_type("a text"));
+                return None;
             }
-        },
-        None => None,
+            (column, text)
+        }
+        None => ("value".to_owned(), None),
     };
     let named = text.as_deref().and_then(|text| text.strip_prefix("@secret:"));
-    let named = named.filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned);
-    match (secret_id.or(named), value_type) {
-        (Some(id), Some(ValueType::SecretRef) | None) => return Some(VariableValue::Reference(id)),
+    let named = named.filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
+    match (secret, value_type) {
+        (Some((_, id)), Some(ValueType::SecretRef) | None) => {
+            // V2 wrote the reference into both.
+            if text.as_deref().is_none_or(str::is_empty) || named == Some(id.as_str()) {
+                return Some(VariableValue::Reference(id));
+            }
+            row.refuse(&column, either_or("is another value than the secret beside it", "keep one of them"));
+            return None;
+        }
+        (Some((column, _)), Some(ValueType::String | ValueType::Number | ValueType::Boolean | ValueType::Json)) => {
+            let suggestion = "say secret_ref, or take the secret out";
+            row.refuse(&column, either_or("is there beside a type that is not a secret's", suggestion));
+            return None;
+        }
+        (None, Some(ValueType::SecretRef) | None) if named.is_some() => {
+            return named.map(|id| VariableValue::Reference(id.to_owned()));
+        }
         (None, Some(ValueType::SecretRef)) => {
             let why = Invalid::new("missing", "is required by the type", "add the secret's id");
             row.refuse("secretId", why);
             return None;
         }
-        (_, Some(ValueType::String | ValueType::Number | ValueType::Boolean | ValueType::Json) | None) => {}
+        (None, Some(ValueType::String | ValueType::Number | ValueType::Boolean | ValueType::Json) | None) => {}
     }
     let Some(text) = text else {
         row.refuse("value", Invalid::new("missing", "is required", "add the column; an empty text is a value"));
@@ -131,6 +178,10 @@ fn read_value(row: &mut Row<'_>, value: Option<(String, Value)>, typed: Typed) -
         return None;
     }
     Some(VariableValue::Text { text, value_type, is_secret })
+}
+
+fn either_or(message: &str, suggestion: &str) -> Invalid {
+    Invalid::new("either-or", message, suggestion)
 }
 
 fn value_type(text: &str) -> Result<ValueType, Invalid> {

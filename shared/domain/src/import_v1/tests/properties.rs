@@ -150,6 +150,39 @@ proptest! {
     }
 
     #[test]
+    fn a_variable_goes_to_nobody_whom_its_row_does_not_say(
+        scope in prop::sample::select(vec![None, Some("global"), Some("project"), Some("application")]),
+        name in prop::sample::select(vec![None, Some("shop"), Some("mail")]),
+        id in prop::sample::select(vec![json!(null), json!(""), json!(1), json!("2"), json!(77)]),
+        project in prop::sample::select(vec![json!(null), json!(""), json!(5), json!(6)]),
+    ) {
+        let file = json!({
+            "applications": [shop(&json!({})), shop(&json!({"id": 2, "name": "mail", "port": 8081}))],
+            "projects": [{"id": 5, "name": "front"}, {"id": 6, "name": "back"}],
+            "env": [{"key": "A", "value": "x", "scope": scope, "application": name, "applicationId": id, "projectId": project}],
+        });
+        let decisions = Decisions::default();
+        if let Ok(dump) = Dump::read(file, &decisions) {
+            let plan = planned(dump, &decisions, &one_host()).unwrap();
+            let label = plan.steps.iter().map(Step::label).find(|label| label.starts_with("variable "));
+            let said = |value: &Value| value.as_str() != Some("") && !value.is_null();
+            let (whose, kind) = match label.as_deref() {
+                None => return Ok(()),
+                Some("variable global.A") => ((None, json!(null), json!(null)), "global"),
+                Some("variable application/shop.A") => ((Some("shop"), json!(1), json!(null)), "application"),
+                Some("variable application/mail.A") => ((Some("mail"), json!("2"), json!(null)), "application"),
+                Some("variable project/front.A") => ((None, json!(null), json!(5)), "project"),
+                Some("variable project/back.A") => ((None, json!(null), json!(6)), "project"),
+                Some(other) => panic!("{other}"),
+            };
+            prop_assert!(scope.is_none_or(|scope| scope == kind));
+            prop_assert!(name.is_none() || name == whose.0);
+            prop_assert!(!said(&id) || id == whose.1);
+            prop_assert!(!said(&project) || project == whose.2);
+        }
+    }
+
+    #[test]
     fn what_was_planned_and_done_is_not_planned_again(file in file()) {
         let decisions = Decisions::default();
         let read = |file: &Value| Dump::read(file.clone(), &decisions);
