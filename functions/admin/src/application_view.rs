@@ -98,8 +98,8 @@ struct HostStatus {
 
 fn state_word(state: &ApplicationState, seen: &[HostStatus]) -> &'static str {
     let is_down = |host: &HostName| {
-        let drift = seen.iter().find(|status| status.host == *host).and_then(|status| status.drift);
-        matches!(drift, Some(Drift::Vanished | Drift::Stopped))
+        let state = seen.iter().find(|status| status.host == *host).map(|status| status.state);
+        matches!(state, Some(State::Vanished | State::Stopped))
     };
     let mut to_run = state.hosts.iter().filter(|(_, host)| !host.stopped).map(|(name, _)| name).peekable();
     if state.active.is_some() {

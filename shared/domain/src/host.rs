@@ -109,6 +109,8 @@ pub enum Health {
 pub enum Drift {
     /// There is no container of ours under the application's name, nor under another.
     Vanished,
+    /// It is there, set aside by a switch that could not be undone yet: `state` tells whether it runs.
+    Aside,
     /// There is one of another release: an older one was brought back by hand, or a host that had been given up finished
     /// after all.
     Changed,
@@ -228,14 +230,19 @@ pub fn standing(known: &Known<'_>, sight: Option<&Sight<'_>>, now: Timestamp) ->
 }
 
 /// Of several, the one with the application's name; else the one that is expected, whatever it is called. One that stands
-/// aside counts for nothing: a switch that broke off left it, and the worker puts that right.
+/// aside counts only where nothing else does, and nothing is being done: a switch that could not be undone left it.
 fn the_one<'a>(containers: &'a [ContainerReport], known: &Known<'_>) -> Option<&'a ContainerReport> {
     let ours = || containers.iter().filter(|container| container.application_id == known.application);
-    let is_expected = |container: &&ContainerReport| {
-        container.place == Place::Renamed
-            && known.expected.is_none_or(|expected| expected.release == container.deployment_id)
+    let is_expected =
+        |container: &&ContainerReport| known.expected.is_none_or(|expected| expected.release == container.deployment_id);
+    let renamed = || ours().filter(|container| container.place == Place::Renamed).find(is_expected);
+    let aside = || {
+        let aside = ours().filter(|container| container.place == Place::Aside).filter(is_expected);
+        aside.max_by_key(|container| container.state == ContainerState::Running)
     };
-    ours().find(|container| container.place == Place::Current).or_else(|| ours().find(is_expected))
+    let settled = known.expected.is_some() && !known.changing;
+    let current = ours().find(|container| container.place == Place::Current);
+    current.or_else(renamed).or_else(|| aside().filter(|_| settled))
 }
 
 fn difference(expected: &Expected<'_>, container: &ContainerReport, at: Timestamp) -> Option<Drift> {
@@ -245,7 +252,8 @@ fn difference(expected: &Expected<'_>, container: &ContainerReport, at: Timestam
     }
     match container.place {
         Place::Renamed => return Some(Drift::Renamed),
-        Place::Current | Place::Aside => {}
+        Place::Aside => return Some(Drift::Aside),
+        Place::Current => {}
     }
     match (container.state, expected.stopped) {
         (ContainerState::Paused, _) => Some(Drift::Paused),

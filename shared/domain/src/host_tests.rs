@@ -127,8 +127,24 @@ fn only_the_expected_one_can_be_found_under_another_name() {
     check(&Case::seeing(vec![renamed(2)]), State::Vanished, Some(Drift::Vanished));
     check(&Case::seeing(vec![renamed(2), renamed(1)]), State::Running, Some(Drift::Renamed));
     check(&Case::seeing(vec![renamed(1), container()]), State::Running, None);
-    let aside = ContainerReport { place: Place::Aside, ..container() };
-    check(&Case::seeing(vec![aside]), State::Vanished, Some(Drift::Vanished));
+}
+
+#[test]
+fn one_that_was_set_aside_and_is_not_back_is_there_and_not_vanished() {
+    let aside = |number, state| ContainerReport {
+        place: Place::Aside,
+        deployment_id: deployment(number),
+        state,
+        ..container()
+    };
+    let (runs, ended) = (|| aside(1, ContainerState::Running), || aside(1, ContainerState::Exited));
+    check(&Case::seeing(vec![ended()]), State::Stopped, Some(Drift::Aside));
+    check(&Case::seeing(vec![ended(), runs()]), State::Running, Some(Drift::Aside));
+    check(&Case::seeing(vec![runs(), container()]), State::Running, None);
+    check(&Case::seeing(vec![aside(2, ContainerState::Running)]), State::Vanished, Some(Drift::Vanished));
+    // A switch under way.
+    check(&Case::seeing(vec![ended()]).with(|case| case.changing = true), State::Unknown, None);
+    assert_eq!(Case::seeing(vec![ended()]).with(|case| case.left = None).stands(), None);
 }
 
 #[test]
