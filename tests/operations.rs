@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use tidegate_domain::permission::Role;
-use tidegate_local::demo_image::Mode;
+use tidegate_local::demo_image::{self, Mode};
 
 use crate::support::{Answer, Application, Installation};
 
@@ -73,6 +73,38 @@ async fn a_deployment_to_a_stopped_application_starts_it() {
     assert!(installation.visit(&application, "/").await.is_err());
     installation.operate(&application, "start", &json!({})).await;
     assert_eq!(installation.visit(&application, "/").await.unwrap(), "version v2\n");
+}
+
+#[tokio::test]
+async fn what_waited_behind_a_deployment_is_done_to_what_it_left() {
+    let installation = Installation::start().await;
+    let check = |path: &str| {
+        json!({"type": "http", "path": path, "port": demo_image::PORT, "intervalMs": 100, "startPeriodMs": 0,
+            "retries": 2, "deadlineMs": 3_000})
+    };
+    let application = installation.register(json!({"healthCheck": check("/healthz")})).await;
+    let ended = installation.release(&application, "v1", Mode::Ok).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    // The bake time keeps the next one active until all that is to wait for it does.
+    let changes = json!({"healthCheck": check("/"), "rollout": {"bakeSeconds": 5}});
+    installation.put(&format!("applications/{}", application.id), &changes).await.expect(200);
+    // Good by its own check, and not by the one before.
+    installation.push(&application, "v2", Mode::Unhealthy).await;
+    let deployed = installation.deploy(&application, "v2").await.expect(202)["deploymentId"].clone();
+    let mut waiting = Vec::new();
+    for verb in ["restart", "stop", "start", "remove"] {
+        let asked = installation.post(&format!("applications/{}/{verb}", application.id), &json!({})).await.expect(202);
+        assert_eq!(asked["status"], "queued", "{asked}");
+        waiting.push((verb, asked["deploymentId"].as_str().unwrap().to_owned()));
+    }
+    let deployed = installation.ended(&application, deployed.as_str().unwrap()).await;
+    assert_eq!(deployed["status"], "succeeded", "{deployed}");
+    for (verb, id) in waiting {
+        let ended = installation.ended(&application, &id).await;
+        assert_eq!((&ended["status"], &ended["version"]), (&json!("succeeded"), &json!("v2")), "{verb}: {ended}");
+        assert_eq!(ended["digest"], deployed["digest"], "{verb}: {ended}");
+    }
+    assert_eq!(installation.containers().await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -119,12 +119,17 @@ impl ApplicationState {
         self.hosts.values().map(|host| host.runs.release).chain(self.unclear.values().copied())
     }
 
-    /// Writes into a deployment whose turn has come what its hosts run now, which is what they go back to.
+    /// Writes into a deployment whose turn has come what its hosts run now, which is what they go back to; and what an order
+    /// such as a stop is about.
     pub(crate) fn tell_what_runs(&self, deployment: &mut Deployment) {
         for target in &mut deployment.targets {
             target.previous = self.hosts.get(&target.host).map(|host| host.runs.clone());
             target.stopped = self.hosts.get(&target.host).is_some_and(|host| host.stopped);
             target.unclear = self.unclear.contains_key(&target.host);
+        }
+        let newest = deployment.targets.iter().filter_map(|t| t.previous.as_ref()).max_by_key(|runs| runs.release);
+        if let (false, Some(runs)) = (deployment.action == Action::Deploy, newest.cloned()) {
+            (deployment.version, deployment.digest) = (Some(runs.version), Some(runs.digest));
         }
     }
 

@@ -57,15 +57,37 @@ impl Store {
             let secrets = other.variables.into_iter().filter(|variable| variable.is_secret);
             job.variables.extend(secrets.map(|variable| JobVariable { is_secret: true, ..variable }));
         }
-        job.variables.retain(|variable| variable.is_secret);
-        Ok(Some(Job {
-            deployment_id: deployment.id,
-            action: deployment.action,
-            credentials: None,
-            bake_seconds: 0,
-            adopt: false,
-            approved: None,
-            ..job
-        }))
+        Ok(Some(acting(job, deployment)))
+    }
+
+    /// The same for one host, once the deployment's turn has come: what was recorded then as running there is what its
+    /// order is about, whatever ran when it was asked for. None of a deployment that brings a version of its own, and where
+    /// it is not known what is there.
+    pub(crate) async fn job_for_what_is_there(
+        &self,
+        tenant: &TenantId,
+        deployment: &Deployment,
+        host: &HostName,
+    ) -> Result<Option<Job>> {
+        let target = deployment.targets.iter().find(|target| target.host == *host);
+        let runs = target.and_then(|target| target.previous.as_ref()).filter(|_| deployment.action != Action::Deploy);
+        let Some(runs) = runs else { return Ok(None) };
+        let job = self.open_snapshot(tenant, runs.release).await?;
+        let job = Job { digest: Some(runs.digest.clone()), ..acting(job, deployment) };
+        Ok(Some(Job { sequence: deployment.sequence.unwrap_or(job.sequence), ..job }))
+    }
+}
+
+/// A release's work order, turned into one that acts on its container and brings nothing.
+fn acting(mut job: Job, deployment: &Deployment) -> Job {
+    job.variables.retain(|variable| variable.is_secret);
+    Job {
+        deployment_id: deployment.id,
+        action: deployment.action,
+        credentials: None,
+        bake_seconds: 0,
+        adopt: false,
+        approved: None,
+        ..job
     }
 }

@@ -119,14 +119,13 @@ impl Store {
         for effect in effects {
             match effect {
                 Effect::Assign { hosts } => {
-                    let opened;
-                    let job = if let Some(job) = job {
-                        job
-                    } else {
-                        opened = self.own_job(tenant, deployment).await?;
-                        &opened
-                    };
+                    let mut opened = None;
                     for host in hosts {
+                        let there = self.job_for_what_is_there(tenant, deployment, host).await?;
+                        if there.is_none() && job.is_none() && opened.is_none() {
+                            opened = Some(self.own_job(tenant, deployment).await?);
+                        }
+                        let Some(job) = there.as_ref().or(job).or(opened.as_ref()) else { continue };
                         assigned.add(host, self.assignment_write(Part::Assignment, tenant, host, job, Epoch(1)).await?);
                     }
                 }
