@@ -34,6 +34,7 @@ mod providers;
 mod redeploying;
 mod refusals;
 mod releases;
+mod renames;
 mod rollouts;
 mod round_trips;
 mod scale;

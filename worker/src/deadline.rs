@@ -49,12 +49,14 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn of(self, step: &Step) -> Duration {
         match step {
-            Step::RefuseName | Step::RefuseOlder | Step::RefuseNothing | Step::Done => MARGIN,
+            Step::RefuseName | Step::RefuseOlder | Step::RefuseNothing | Step::RefuseLost | Step::Done => MARGIN,
             Step::Pull => PULL,
             Step::Create => CREATE,
             Step::ProveLease => PROVE,
             Step::SetAside { .. } | Step::Commit { .. } | Step::Uncommit { .. } | Step::BringBack { .. } => RENAME,
-            Step::StopPrevious { .. } | Step::StopNext { .. } | Step::StopCurrent { .. } => self.grace + CHANGE,
+            Step::StopPrevious { .. } | Step::StopNext { .. } | Step::StopCurrent { .. } | Step::StopStray { .. } => {
+                self.grace + CHANGE
+            }
             Step::StartPrevious { .. } => LONGEST_GRACE + CHANGE,
             Step::Check { .. } => self.check + MARGIN,
             Step::Bake { .. } => self.bake + self.check + PATIENCE + MARGIN,
@@ -81,7 +83,9 @@ impl Limits {
 /// A step in words, for the error that tells that it took too long.
 pub(crate) fn told(step: &Step) -> &'static str {
     match step {
-        Step::RefuseName | Step::RefuseOlder | Step::RefuseNothing | Step::Done => "look at the application",
+        Step::RefuseName | Step::RefuseOlder | Step::RefuseNothing | Step::RefuseLost | Step::Done => {
+            "look at the application"
+        }
         Step::Pull => "pull the image",
         Step::Create => "create the new container",
         Step::ProveLease => "prove the lease",
@@ -97,7 +101,7 @@ pub(crate) fn told(step: &Step) -> &'static str {
         Step::RemovePrevious { .. } => "remove the old version",
         Step::StartPrevious { .. } => "start the old version again",
         Step::BringBack { .. } => "give the old version its name back",
-        Step::StopCurrent { .. } => "stop the container",
+        Step::StopCurrent { .. } | Step::StopStray { .. } => "stop the container",
         Step::StartCurrent { .. } => "start the container",
         Step::RemoveCurrent { .. } | Step::RemoveStray { .. } => "remove the container",
     }

@@ -108,8 +108,11 @@ pub async fn perform(
     let mut attempt = Attempt::new(host, job, epoch, progress);
     let outcome = match attempt.run(interrupt, prove).await {
         Ok(()) => attempt.succeeded().await,
-        Err(End::Failed(error)) => attempt.go_back(*error, Goal::Settle).await,
-        Err(End::FailedInBake(error)) => attempt.go_back(*error, Goal::Return { release: job.release }).await,
+        Err(End::Failed(error)) => attempt.go_back(*error, attempt.way_back()).await,
+        Err(End::FailedInBake(error)) => {
+            attempt.switched = true;
+            attempt.go_back(*error, Goal::Return { release: job.release }).await
+        }
         Err(End::Interrupted(by)) => attempt.interrupted(by).await?,
     };
     progress.send_modify(|progress| progress.end(tidegate_aws::clock::now()));
@@ -148,6 +151,8 @@ struct Attempt<'a> {
     stopped: Option<Stopped>,
     /// Something that ran or is published was touched.
     switched: bool,
+    /// The new version has its name by a commit: this attempt's, of which the answer may be lost, or an earlier one's.
+    committed: bool,
 }
 
 enum End {
@@ -222,6 +227,7 @@ impl<'a> Attempt<'a> {
             set_aside: None,
             stopped: None,
             switched: false,
+            committed: false,
         }
     }
 
@@ -285,7 +291,9 @@ impl<'a> Attempt<'a> {
             match done {
                 Ok(Ok(())) => {
                     // During the switch what a step does is predicted: no time goes into looking while nobody is served.
-                    look = self.held < Held::Proven || matches!(step, Step::Commit { .. });
+                    // A check and a bake time are long enough for others to change what was seen before them.
+                    let is_served = matches!(step, Step::Check { .. } | Step::Commit { .. } | Step::Bake { .. });
+                    look = self.held < Held::Proven || is_served;
                     self.last = std::mem::take(&mut self.last).after(&step);
                 }
                 Ok(Err(Hitch::Docker(error))) => {
@@ -321,6 +329,13 @@ impl<'a> Attempt<'a> {
         deploys && self.last.current.as_ref().is_some_and(|seen| seen.deployment == Some(self.job.release))
     }
 
+    /// Of an attempt that failed. A new version that it made itself and has not committed must not be left running, whoever
+    /// has given it the application's name or another one.
+    fn way_back(&self) -> Goal {
+        let made = self.job.action == Action::Deploy && self.held >= Held::Created;
+        if made && !self.committed { Goal::Return { release: self.job.release } } else { Goal::Settle }
+    }
+
     async fn prove(
         &mut self,
         prove: &mut Option<impl AsyncFnOnce(Duration) -> Result<(), NotProven>>,
@@ -333,8 +348,11 @@ impl<'a> Attempt<'a> {
             self.allow_for(seen.and_then(|seen| seen.image_check).as_ref());
         }
         let limit = self.limits.of(&Step::ProveLease);
+        // What was committed has passed its check.
+        self.committed = self.is_committed();
+        let proven = if self.committed { Held::Checked } else { Held::Proven };
         let Some(prove) = prove.take() else {
-            self.hold(Held::Proven);
+            self.hold(proven);
             return Ok(());
         };
         match timeout(limit, prove(self.limits.longest_switch())).await {
@@ -344,7 +362,7 @@ impl<'a> Attempt<'a> {
             Ok(Err(NotProven::Cancelled)) => return Err(End::Interrupted(Interrupt::Cancelled)),
             Ok(Err(NotProven::Lost)) | Err(_) => return Err(End::Interrupted(Interrupt::LeaseLost)),
         }
-        self.hold(Held::Proven);
+        self.hold(proven);
         Ok(())
     }
 

@@ -17,13 +17,15 @@
 //! running, and comes back.
 
 mod observed;
+mod settling;
 
 use tidegate_domain::id::{DeploymentId, Epoch, Sequence};
 
 use crate::docker::UnnamedVolumes;
 pub(crate) use observed::bakes;
 pub use observed::{Foreign, Observed, Previous, Seen, Whose, next_name};
-use observed::{adopted_name, failed_name, previous_name};
+use observed::{adopted_name, previous_name};
+use settling::{give_back, settle, settle_for_good};
 
 /// What the host should come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub enum Goal {
     Remove { sequence: Sequence },
     /// What was committed last runs, and nothing is left of anything else.
     Settle,
-    /// The same, with this release no longer committed: it failed in its bake time.
+    /// The same, with this release neither committed nor running under any name: it failed in its check or its bake time.
     Return { release: DeploymentId },
 }
 
@@ -82,11 +84,14 @@ pub enum Held {
 /// was stopped on purpose, so that has to be switched off with the stop, and on again with the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// Somebody else's container has the name. On a way back: what ran before runs, as far as it should, and waits for it.
     RefuseName,
     /// A later sequence has run here.
     RefuseOlder,
     /// There is no container that could be started.
     RefuseNothing,
+    /// The container of the new version has gone, or has a name that we never give.
+    RefuseLost,
     Pull,
     Create,
     ProveLease,
@@ -149,6 +154,10 @@ pub enum Step {
         id: String,
     },
     /// One of the application's that somebody gave another name.
+    StopStray {
+        id: String,
+        always: bool,
+    },
     RemoveStray {
         id: String,
     },
@@ -167,58 +176,16 @@ pub fn next_step(goal: &Goal, observed: &Observed, held: Held) -> Step {
     }
 }
 
-fn settle(observed: &Observed) -> Step {
-    let Observed { current, next, previous, .. } = observed;
-    match (current, previous, next) {
-        // Somebody else's shows nothing of ours: next has to stand beside it until it is back.
-        (None, Some(previous), Some(next)) if previous.foreign => {
-            if next.running {
-                stop_next(next)
-            } else {
-                bring_back(previous)
-            }
-        }
-        // First, because it may hold the ports that previous needs.
-        (_, _, Some(next)) => remove_next(next),
-        (_, None, None) => Step::Done,
-        // Next has become current: the switch was committed. In its bake time the former version is kept, and Docker may
-        // have started it again.
-        (Some(current), Some(previous), None) if observed.bakes => {
-            if previous.seen.running && current.running {
-                stop_previous(previous)
-            } else {
-                Step::Done
-            }
-        }
-        (Some(_), Some(previous), None) => remove_previous(previous),
-        (None, Some(previous), None) => bring_back(previous),
-    }
-}
-
-/// As [`settle`], and what is kept for a bake time goes too: something else is ordered now.
-fn settle_for_good(observed: &Observed) -> Step {
-    match (&observed.current, &observed.previous, &observed.next) {
-        (Some(_), Some(previous), None) => remove_previous(previous),
-        _ => settle(observed),
-    }
-}
-
-fn give_back(release: DeploymentId, observed: &Observed) -> Step {
-    match (&observed.current, &observed.next) {
-        (Some(current), None) if current.deployment == Some(release) => {
-            Step::Uncommit { id: current.id.clone(), name: failed_name(&current.base) }
-        }
-        (Some(current), Some(next)) if current.deployment == Some(release) => remove_next(next),
-        // It has served, and may have something to write down.
-        (None, Some(next)) if next.was_committed && next.running => stop_next(next),
-        _ => settle(observed),
-    }
-}
-
 fn deploy(goal: Deploy, observed: &Observed, held: Held) -> Step {
     let Observed { current, next, previous, foreign, .. } = observed;
     if let Some(current) = current.as_ref().filter(|seen| seen.deployment == Some(goal.release)) {
-        return committed(goal, current, observed, held);
+        // Somebody else gave it the name: that is no commit.
+        let unchecked = held >= Held::Created && held < Held::Checked && !goal.stopped;
+        return match unchecked {
+            true if held >= Held::Proven && current.running => Step::Check { id: current.id.clone() },
+            true => Step::RefuseLost,
+            false => committed(goal, current, observed, held),
+        };
     }
     if is_newer(current.as_ref(), goal.sequence) {
         return Step::RefuseOlder;
@@ -227,7 +194,11 @@ fn deploy(goal: Deploy, observed: &Observed, held: Held) -> Step {
         let same = seen.deployment == Some(goal.release) && seen.epoch == Some(goal.epoch);
         same && held >= Held::Created && !seen.was_committed
     };
-    let switching = held >= Held::Proven && next.as_ref().is_some_and(is_ours);
+    let is_there = next.as_ref().is_some_and(is_ours);
+    if held >= Held::Created && !is_there {
+        return Step::RefuseLost;
+    }
+    let switching = held >= Held::Proven && is_there;
     if let Some(previous) = previous {
         // Left by an attempt that was never settled, or kept for a bake time that this deployment ends.
         if current.is_some() {
@@ -278,8 +249,12 @@ fn committed(goal: Deploy, current: &Seen, observed: &Observed, held: Held) -> S
 
 fn stop(sequence: Sequence, observed: &Observed, held: Held) -> Step {
     match &observed.current {
-        current if is_newer(current.as_ref(), sequence) => Step::RefuseOlder,
+        _ if is_newer(observed.newest(), sequence) => Step::RefuseOlder,
         _ if settle_for_good(observed) != Step::Done => settle_for_good(observed),
+        // Stopped means that nothing of it runs, whatever its name.
+        _ if observed.running_stray().is_some() => {
+            once_proven(held, observed.running_stray().map_or(Step::Done, stop_stray))
+        }
         // One that ended by itself would be started with Docker.
         Some(current) if current.running || current.always && held < Held::Checked => {
             once_proven(held, Step::StopCurrent { id: current.id.clone(), always: current.always })
@@ -323,7 +298,7 @@ fn restart(sequence: Sequence, observed: &Observed, held: Held) -> Step {
 /// Current goes last: with it gone, a crash would bring previous back.
 fn remove(sequence: Sequence, observed: &Observed, held: Held) -> Step {
     let Observed { current, next, previous, strays, .. } = observed;
-    if is_newer(current.as_ref(), sequence) {
+    if is_newer(observed.newest(), sequence) {
         return Step::RefuseOlder;
     }
     // Somebody else's that was set aside is not the application's to remove.
@@ -355,20 +330,16 @@ fn is_newer(current: Option<&Seen>, sequence: Sequence) -> bool {
     current.and_then(|seen| seen.sequence).is_some_and(|seen| seen > sequence)
 }
 
-/// Started before it is renamed: its name is what says that it should run.
-fn bring_back(previous: &Previous) -> Step {
-    if previous.should_run && !previous.revived {
-        return start_previous(previous);
-    }
-    Step::BringBack { id: previous.seen.id.clone(), name: previous.seen.base.clone() }
-}
-
 fn start_previous(previous: &Previous) -> Step {
     Step::StartPrevious { id: previous.seen.id.clone(), always: previous.seen.always }
 }
 
 fn stop_previous(previous: &Previous) -> Step {
     Step::StopPrevious { id: previous.seen.id.clone(), always: previous.seen.always }
+}
+
+fn stop_stray(stray: &Seen) -> Step {
+    Step::StopStray { id: stray.id.clone(), always: stray.always }
 }
 
 fn stop_next(next: &Seen) -> Step {

@@ -24,7 +24,7 @@ fn seen(id: &str, deployment: &str, epoch: u64, running: bool) -> Seen {
 }
 
 fn previous(seen: Seen) -> Previous {
-    Previous { seen, should_run: true, revived: false, foreign: false }
+    Previous { seen, should_run: true, revived: false, foreign: false, name_taken: false }
 }
 
 fn deploy_new(change: impl FnOnce(&mut Deploy)) -> Goal {
@@ -41,7 +41,7 @@ fn steps(goal: &Goal, mut engine: Observed, mut held: Held) -> Vec<Step> {
     for _ in 0..MOST_STEPS {
         let step = next_step(goal, &engine, held);
         match step {
-            Step::Done | Step::RefuseName | Step::RefuseOlder | Step::RefuseNothing => {
+            Step::Done | Step::RefuseName | Step::RefuseOlder | Step::RefuseNothing | Step::RefuseLost => {
                 steps.push(step);
                 return steps;
             }
@@ -287,4 +287,89 @@ fn a_bake_time_ends_with_its_label() {
         Observed::of(std::slice::from_ref(&shop), whose, now).bakes
     };
     assert!(bakes(1_199) && !bakes(1_200));
+}
+
+#[test]
+fn a_new_version_that_has_lost_its_name_is_not_made_again() {
+    let before = Observed { previous: Some(previous(seen("a", OLD, 1, false))), ..Observed::default() };
+    let strays = vec![seen("b", NEW, 2, true)];
+    let renamed = Observed { strays: strays.clone(), ..before.clone() };
+    for held in [Held::Created, Held::Proven, Held::Checked, Held::Baked] {
+        for engine in [&before, &renamed] {
+            assert_eq!(next_step(&deploy_new(|goal| goal.bake = true), engine, held), Step::RefuseLost, "{held:?}");
+        }
+    }
+    let way_back = [
+        Step::StopStray { id: b(), always: false },
+        Step::StartPrevious { id: a(), always: false },
+        Step::BringBack { id: a(), name: "shop".to_owned() },
+        Step::Done,
+    ];
+    let release = DeploymentId::parse(NEW).unwrap();
+    assert_eq!(steps(&Goal::Return { release }, renamed.clone(), Held::Nothing), way_back);
+    // A process that knows nothing tells by the sequence what the former version was set aside for.
+    let newer = Observed { strays: vec![Seen { sequence: Some(Sequence(4)), ..strays[0].clone() }], ..before.clone() };
+    assert_eq!(steps(&Goal::Settle, newer, Held::Nothing), way_back);
+    let older = Observed { strays: vec![Seen { sequence: Some(Sequence(2)), ..strays[0].clone() }], ..before };
+    assert_eq!(steps(&Goal::Settle, older, Held::Nothing), way_back[1..]);
+}
+
+#[test]
+fn a_name_that_others_gave_is_no_commit() {
+    let named = |running| Observed {
+        current: Some(seen("b", NEW, 2, running)),
+        previous: Some(previous(seen("a", OLD, 1, false))),
+        ..Observed::default()
+    };
+    let goal = deploy_new(|_| {});
+    assert_eq!(next_step(&goal, &named(true), Held::Proven), Step::Check { id: b() });
+    assert_eq!(next_step(&goal, &named(false), Held::Proven), Step::RefuseLost);
+    assert_eq!(next_step(&goal, &named(false), Held::Created), Step::RefuseLost);
+    // Another process has committed it.
+    let remove = Step::RemovePrevious { id: a(), volumes: KEEP };
+    assert_eq!(next_step(&goal, &named(true), Held::Nothing), remove);
+    assert_eq!(next_step(&goal, &named(true), Held::Checked), remove);
+}
+
+#[test]
+fn what_waits_for_its_name_is_started_if_it_does_not_run_and_then_left_alone() {
+    let of = |running| Observed {
+        previous: Some(Previous { name_taken: true, ..previous(seen("a", OLD, 1, running)) }),
+        ..Observed::default()
+    };
+    assert_eq!(steps(&Goal::Settle, of(true), Held::Nothing), [Step::RefuseName]);
+    let start = Step::StartPrevious { id: a(), always: false };
+    assert_eq!(steps(&Goal::Settle, of(false), Held::Nothing), [start, Step::RefuseName]);
+}
+
+#[test]
+fn what_this_process_has_stopped_is_found_under_any_name() {
+    let switching = Observed { current: Some(seen("a", OLD, 1, true)), ..Observed::default() };
+    let aside = Step::SetAside { id: a(), name: "shop.tidegate-prev".to_owned() };
+    let knows = switching.after(&aside);
+    let ended = seen("a", OLD, 1, false);
+    let start = Step::StartCurrent { id: a(), always: false };
+    let named = Observed { current: Some(ended.clone()), ..Observed::default() };
+    assert_eq!(steps(&Goal::Settle, named.clone().knowing(&knows), Held::Nothing), [start.clone(), Step::Done]);
+    assert_eq!(steps(&Goal::Settle, named, Held::Nothing), [Step::Done], "it may have been stopped on purpose");
+    let stray = Observed { strays: vec![ended], ..Observed::default() }.knowing(&knows);
+    let back = Step::BringBack { id: a(), name: "shop".to_owned() };
+    assert_eq!(steps(&Goal::Settle, stray, Held::Nothing), [back, start, Step::Done]);
+}
+
+#[test]
+fn stopped_is_what_runs_under_no_name() {
+    let strays = vec![seen("b", OLD, 1, true), seen("c", OLD, 1, false)];
+    let engine = Observed { current: Some(seen("a", OLD, 1, true)), strays, ..Observed::default() };
+    let stop = [
+        Step::ProveLease,
+        Step::StopStray { id: b(), always: false },
+        Step::StopCurrent { id: a(), always: false },
+        Step::Done,
+    ];
+    assert_eq!(steps(&Goal::Stop { sequence: Sequence(3) }, engine.clone(), Held::Nothing), stop);
+    for goal in [Goal::Stop { sequence: Sequence(2) }, Goal::Remove { sequence: Sequence(2) }] {
+        let renamed = Observed { current: None, ..engine.clone() };
+        assert_eq!(next_step(&goal, &renamed, Held::Proven), Step::RefuseOlder);
+    }
 }

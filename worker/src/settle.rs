@@ -42,7 +42,17 @@ pub enum Recovery {
     /// The new version had been committed; the old one, still there, was removed.
     Completed,
     /// It could not be done within the attempts. Raises an alarm; the next recovery tries again.
-    Failed(Error),
+    Failed(Why),
+}
+
+/// Why an application has not come to what was committed last.
+#[derive(Debug, thiserror::Error)]
+pub enum Why {
+    #[error(transparent)]
+    Docker(#[from] Error),
+    /// What can be done without the name was done.
+    #[error("a container named {0} exists on this host that is not this application's")]
+    NameTaken(String),
 }
 
 /// Settles one application. To be done with each of [`applications`] before anything else on start, and never beside a
@@ -76,11 +86,12 @@ pub async fn applications(host: &Host) -> Result<BTreeMap<ApplicationId, String>
 }
 
 async fn recover_one(host: &Host, application: ApplicationId, name: String) -> Option<Recovered> {
+    let known = Observed::default();
     let settling =
-        Settling { application, name: name.clone(), goal: Goal::Settle, adopts: false, grace: Duration::ZERO };
+        Settling { application, name: name.clone(), goal: Goal::Settle, adopts: false, grace: Duration::ZERO, known };
     let result = match settle(host, &settling, ATTEMPTS).await {
         Ok(settled) => settled.recovery()?,
-        Err(error) => Recovery::Failed(error),
+        Err(unsettled) => Recovery::Failed(unsettled.why),
     };
     Some(Recovered { application, name, result })
 }
@@ -97,6 +108,8 @@ pub(crate) struct Settling {
     pub(crate) adopts: bool,
     /// Of what was committed and goes.
     pub(crate) grace: Duration,
+    /// As this process last saw it; see [`Observed::knowing`].
+    pub(crate) known: Observed,
 }
 
 /// What settling found and did.
@@ -104,6 +117,13 @@ pub(crate) struct Settling {
 pub(crate) struct Settled {
     pub(crate) observed: Observed,
     pub(crate) done: Vec<Step>,
+}
+
+/// What settling could not do, and what it saw last.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    pub(crate) why: Why,
+    pub(crate) observed: Observed,
 }
 
 impl Settled {
@@ -120,25 +140,28 @@ impl Settled {
 }
 
 /// For a way back after a switch.
-pub(crate) async fn restore(host: &Host, settling: &Settling) -> Result<Settled, Error> {
+pub(crate) async fn restore(host: &Host, settling: &Settling) -> Result<Settled, Unsettled> {
     settle(host, settling, ATTEMPTS).await
 }
 
 /// For what a deployment leaves behind that changed nothing: the next recovery or deployment removes it too.
-pub(crate) async fn clean_up(host: &Host, settling: &Settling) -> Result<Settled, Error> {
+pub(crate) async fn clean_up(host: &Host, settling: &Settling) -> Result<Settled, Unsettled> {
     settle(host, settling, 2).await
 }
 
-/// Any error is tried again, whatever it is: there is nothing better to do about an application that is down.
-async fn settle(host: &Host, settling: &Settling, attempts: u32) -> Result<Settled, Error> {
+/// Any error is tried again, whatever it is: there is nothing better to do about an application that is down. A name that
+/// somebody else has is not waited for: until it is free nothing is left to do.
+async fn settle(host: &Host, settling: &Settling, attempts: u32) -> Result<Settled, Unsettled> {
     let mut done = Vec::new();
+    let mut observed = settling.known.clone();
     let mut pause = FIRST_PAUSE;
     let mut left = attempts;
     loop {
-        match pass(host, settling, &mut done).await {
-            Ok(observed) => return Ok(Settled { observed, done }),
-            Err(error) if left <= 1 => return Err(error),
-            Err(error) => {
+        match pass(host, settling, &mut observed, &mut done).await {
+            Ok(()) => return Ok(Settled { observed, done }),
+            Err(why @ Why::NameTaken(_)) => return Err(Unsettled { why, observed }),
+            Err(why) if left <= 1 => return Err(Unsettled { why, observed }),
+            Err(Why::Docker(error)) => {
                 trace::settling_failed(settling.application, &error);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -148,31 +171,42 @@ async fn settle(host: &Host, settling: &Settling, attempts: u32) -> Result<Settl
     }
 }
 
-/// One pass, from looking to "nothing left to do". A crash in here is what the next one begins with.
-async fn pass(host: &Host, settling: &Settling, done: &mut Vec<Step>) -> Result<Observed, Error> {
+/// One pass, from looking to "nothing left to do". A crash in here is what the next one begins with. `observed` is what
+/// this process knows from before, and is left as what it knows now.
+async fn pass(
+    host: &Host,
+    settling: &Settling,
+    observed: &mut Observed,
+    done: &mut Vec<Step>,
+) -> Result<(), Why> {
     let limits = Limits { grace: settling.grace, ..Limits::default() };
-    let mut observed = observe(host, settling).await?;
+    *observed = observe(host, settling).await?.knowing(observed);
+    let mut looked = true;
     for _ in 0..MOST_STEPS {
-        let step = next_step(&settling.goal, &observed, Held::Nothing);
-        if step == Step::Done {
+        let step = next_step(&settling.goal, observed, Held::Nothing);
+        match &step {
+            Step::Done if looked => return Ok(()),
             // What was predicted is looked at once more before it is told.
-            let seen = observe(host, settling).await?;
-            if next_step(&settling.goal, &seen, Held::Nothing) == Step::Done {
-                return Ok(seen);
+            Step::Done => {
+                *observed = observe(host, settling).await?.knowing(observed);
+                looked = true;
+                continue;
             }
-            observed = seen;
-            continue;
+            Step::RefuseName => return Err(Why::NameTaken(settling.name.clone())),
+            _ => {}
         }
         let limit = limits.of(&step);
         match timeout(limit, settling_step(&host.engine, &step, settling.grace)).await {
             Ok(answer) => answer?,
-            Err(_) => return Err(Error::Late(limit)),
+            Err(_) => return Err(Error::Late(limit).into()),
         }
         // While the application is down no time goes into looking.
-        observed = observed.after(&step);
+        *observed = std::mem::take(observed).after(&step);
+        looked = false;
         done.push(step);
     }
-    Err(Error::Refused { status: 409, message: "the application's containers keep being changed by others".to_owned() })
+    let message = "the application's containers keep being changed by others".to_owned();
+    Err(Error::Refused { status: 409, message }.into())
 }
 
 async fn observe(host: &Host, settling: &Settling) -> Result<Observed, Error> {
@@ -189,6 +223,12 @@ pub(crate) async fn settling_step(engine: &Engine, step: &Step, grace: Duration)
         Step::StopNext { id, always } | Step::StopPrevious { id, always } => {
             stop(engine, id, *always, grace).await.map(drop)
         }
+        // It may hold the ports that are needed next.
+        Step::StopStray { id, always } => {
+            stop(engine, id, *always, grace).await?.cleared().await;
+            Ok(())
+        }
+        Step::StartCurrent { id, always } => start(engine, id, *always).await,
         Step::StartPrevious { id, always } => {
             engine.restart(id).await?;
             // Before it is renamed, so that a crash in between does it again.
@@ -199,6 +239,7 @@ pub(crate) async fn settling_step(engine: &Engine, step: &Step, grace: Duration)
         | Step::RefuseName
         | Step::RefuseOlder
         | Step::RefuseNothing
+        | Step::RefuseLost
         | Step::Pull
         | Step::Create
         | Step::ProveLease
@@ -208,7 +249,6 @@ pub(crate) async fn settling_step(engine: &Engine, step: &Step, grace: Duration)
         | Step::Commit { .. }
         | Step::Bake { .. }
         | Step::StopCurrent { .. }
-        | Step::StartCurrent { .. }
         | Step::RemoveCurrent { .. }
         | Step::RemoveStray { .. } => Ok(()),
     }

@@ -10,7 +10,7 @@ use tidegate_domain::{
     task::LogLine,
 };
 
-use crate::{deadline, docker::Error, health::Verdict, plan::Step};
+use crate::{deadline, docker::Error, health::Verdict, plan::Step, settle::Why};
 
 pub(crate) const MAX_LINES: usize = 50;
 /// The exit code that Docker tells for a process ended by SIGKILL.
@@ -92,6 +92,15 @@ pub(crate) fn removed(job: &Job) -> TargetError {
     )
 }
 
+/// Somebody has given the container a name that is none of ours.
+pub(crate) fn renamed(job: &Job, name: &str) -> TargetError {
+    TargetError::new(
+        ErrorCode::Exited,
+        format!("{} was renamed to {name} by somebody else meanwhile", the_container(job)),
+        "find out who manages the application's containers beside Tidegate (docker events), then deploy again",
+    )
+}
+
 /// What went wrong after the commit, so long after the new version's start.
 pub(crate) fn in_bake(error: TargetError, after: Duration) -> TargetError {
     let message = format!("{} (in the bake time, {} s after its start)", error.message, after.as_secs());
@@ -111,12 +120,22 @@ pub(crate) fn superseded() -> TargetError {
     )
 }
 
-pub(crate) fn no_container(name: &str) -> TargetError {
-    TargetError::new(
-        ErrorCode::NoContainer,
-        format!("there is no container {name} of the application on this host"),
-        "deploy the application to this host first",
-    )
+/// `renamed` is what somebody has called one of the application's.
+pub(crate) fn no_container(name: &str, renamed: Option<&str>) -> TargetError {
+    let message = format!("there is no container {name} of the application on this host");
+    match renamed {
+        Some(renamed) => TargetError::new(
+            ErrorCode::NoContainer,
+            format!("{message}; somebody has renamed it to {renamed}"),
+            back_to(name, renamed),
+        ),
+        None => TargetError::new(ErrorCode::NoContainer, message, "deploy the application to this host first"),
+    }
+}
+
+/// What to do about one that somebody has renamed.
+pub(crate) fn back_to(name: &str, renamed: &str) -> String {
+    format!("give it its name back (docker rename {renamed} {name}), or remove the application from this host first")
 }
 
 /// A step that has outlived its deadline.
@@ -138,7 +157,7 @@ pub(crate) fn engine_away(job: &Job, error: &Error) {
     tracing::warn!(deployment.id = %job.deployment_id, error, "the engine went away during the switch, waiting for it");
 }
 
-pub(crate) fn clean_up_failed(job: &Job, error: &Error) {
+pub(crate) fn clean_up_failed(job: &Job, error: &Why) {
     let error = error as &dyn std::error::Error;
     tracing::warn!(deployment.id = %job.deployment_id, error, "the clean-up of an abandoned attempt failed");
 }

@@ -7,7 +7,7 @@ use std::error::Error as _;
 
 use tidegate_domain::{
     application::Port,
-    assignment::{ErrorCode, TargetError},
+    assignment::{ErrorCode, Running, TargetError},
     job::Job,
 };
 
@@ -93,6 +93,21 @@ pub fn restore(error: TargetError, why: &str) -> TargetError {
     let message = format!("{}; and the way back failed: {why}", error.message);
     let suggestion = "look at the application's containers on the host (docker ps -a), and start what is to run";
     TargetError { code: ErrorCode::RestoreFailed, message, suggestion: suggestion.to_owned(), ..error }
+}
+
+/// The version before has its place again, but for its name. `error` is why the new one was given up.
+pub fn name_not_back(error: TargetError, name: &str, running: Running) -> TargetError {
+    let old = if running == Running::None { "does not run" } else { "runs again" };
+    let message = format!(
+        "the old version {old}, but cannot have its name back: a container named {name} exists on this host that is not \
+         this application's. Before that: {}",
+        error.message
+    );
+    let suggestion = format!(
+        "remove or rename that container (docker inspect {name} tells whose it is); the old version has its name back \
+         within a minute"
+    );
+    TargetError { code: ErrorCode::RestoreFailed, message, suggestion, ..error }
 }
 
 /// Somebody else's container has the name.

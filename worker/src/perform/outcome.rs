@@ -12,7 +12,7 @@ use super::{Abandoned, Attempt, Interrupt};
 use crate::{
     docker::{Error, failure},
     plan::{Goal, Observed},
-    settle::{self, Settling},
+    settle::{self, Settling, Unsettled, Why},
     trace,
 };
 
@@ -23,11 +23,11 @@ impl Attempt<'_> {
             running = match settle::clean_up(self.host, &self.settling(Goal::Settle)).await {
                 Ok(settled) => {
                     self.last = settled.observed;
-                    if self.is_committed() { Running::New } else { running_of(&self.last) }
+                    if self.is_committed() { Running::New } else { self.running() }
                 }
-                Err(error) => {
-                    trace::clean_up_failed(self.job, &error);
-                    if self.containers.is_empty() { Running::Mixed } else { running_of(&self.last) }
+                Err(unsettled) => {
+                    trace::clean_up_failed(self.job, &unsettled.why);
+                    if self.containers.is_empty() { Running::Mixed } else { self.running() }
                 }
             };
         }
@@ -64,11 +64,9 @@ impl Attempt<'_> {
     }
 
     pub(super) async fn go_back(&mut self, error: TargetError, goal: Goal) -> Outcome {
-        let in_bake = matches!(goal, Goal::Return { .. });
         let settling = self.settling(goal);
-        let settled = if self.switched || in_bake {
+        let settled = if self.switched {
             self.begin(Shown::Restore);
-            self.switched = true;
             settle::restore(self.host, &settling).await
         } else {
             settle::clean_up(self.host, &settling).await
@@ -76,26 +74,51 @@ impl Attempt<'_> {
         match settled {
             Ok(settled) => {
                 self.last = settled.observed;
-                if self.is_committed() && !in_bake {
+                if self.is_committed() {
                     // The commit went through although its answer was lost.
                     return self.succeeded().await;
                 }
-                let running = running_of(&self.last);
+                let running = self.running();
                 match &self.set_aside {
-                    Some(name) if self.last.current.is_none() && self.last.foreign.is_none() => {
+                    Some(name)
+                        if running == Running::None && self.last.current.is_none() && self.last.foreign.is_none() =>
+                    {
                         let gone = format!("the old version, set aside as {name}, is not there any more");
                         self.failed(failure::restore(error, &gone), running)
                     }
                     Some(_) | None => self.failed(error, running),
                 }
             }
-            Err(settle_error) if self.switched => {
-                // What the next try makes of it is not known yet.
-                self.failed(failure::restore(error, &settle_error.to_string()), Running::Mixed)
+            Err(Unsettled { why: Why::NameTaken(name), observed }) => {
+                self.last = observed;
+                let running = self.running();
+                let error = if self.switched { failure::name_not_back(error, &name, running) } else { error };
+                self.failed(error, running)
             }
-            Err(_) => {
-                self.failed(error, if self.containers.is_empty() { Running::Mixed } else { running_of(&self.last) })
+            // What the next try makes of it is not known yet.
+            Err(Unsettled { why, .. }) if self.switched => {
+                self.failed(failure::restore(error, &why.to_string()), Running::Mixed)
             }
+            Err(_) => self.failed(error, if self.containers.is_empty() { Running::Mixed } else { self.running() }),
+        }
+    }
+
+    /// Of an application whose new version has not come to stay.
+    fn running(&self) -> Running {
+        let Observed { current, previous, foreign, strays, .. } = &self.last;
+        let previous = previous.as_ref().map(|previous| &previous.seen);
+        let old = strays.iter().filter(|stray| stray.deployment != Some(self.job.release));
+        let mut old = current.iter().chain(previous).chain(old);
+        // The one that was to be adopted is what ran before.
+        let adopted = foreign.as_ref().is_some_and(|foreign| foreign.running && !foreign.is_managed);
+        if adopted || old.any(|seen| seen.running) {
+            return Running::Previous;
+        }
+        let is_deployed = self.job.action == Action::Deploy;
+        match self.last.running_stray() {
+            Some(_) if is_deployed => Running::New,
+            Some(_) => Running::Previous,
+            None => Running::None,
         }
     }
 
@@ -106,7 +129,8 @@ impl Attempt<'_> {
             goal,
             adopts: self.job.adopt,
             // What never served as the committed version is killed: the old one is waiting for its ports.
-            grace: if matches!(goal, Goal::Return { .. }) { self.limits.grace } else { Duration::ZERO },
+            grace: if self.committed { self.limits.grace } else { Duration::ZERO },
+            known: self.last.clone(),
         }
     }
 
@@ -123,12 +147,4 @@ impl Attempt<'_> {
         let keep = if engine.is_image_used(image).await? { self.host.policy.keep_images } else { 0 };
         engine.prune_images(image, keep, None).await
     }
-}
-
-/// Of an application whose new version has not come to stay.
-fn running_of(observed: &Observed) -> Running {
-    let current = observed.current.as_ref().is_some_and(|seen| seen.running);
-    // The one that was to be adopted is what ran before.
-    let foreign = observed.foreign.as_ref().is_some_and(|foreign| foreign.running && !foreign.is_managed);
-    if current || foreign { Running::Previous } else { Running::None }
 }

@@ -34,7 +34,11 @@ impl Attempt<'_> {
             Step::Done | Step::ProveLease => {}
             Step::RefuseName => return Err(failure::name_taken(&self.name).into()),
             Step::RefuseOlder => return Err(trace::superseded().into()),
-            Step::RefuseNothing => return Err(trace::no_container(&self.name).into()),
+            Step::RefuseNothing => {
+                let renamed = self.last.strays.first().and_then(|stray| self.name_of(&stray.id));
+                return Err(trace::no_container(&self.name, renamed).into());
+            }
+            Step::RefuseLost => return Err(self.lost()),
             Step::Pull => {
                 self.begin(Shown::Pull);
                 self.pull().await?;
@@ -64,6 +68,7 @@ impl Attempt<'_> {
             }
             Step::Commit { id } => {
                 self.begin(Shown::Commit);
+                self.committed = true;
                 engine.rename(id, &self.name).await?;
             }
             Step::Bake { id } => {
@@ -81,6 +86,10 @@ impl Attempt<'_> {
             Step::StartCurrent { id, always } => {
                 self.touch();
                 settle::start(engine, id, *always).await?;
+            }
+            Step::StopStray { .. } => {
+                self.touch();
+                settle::settling_step(engine, step, grace).await?;
             }
             Step::RemoveCurrent { id } | Step::RemoveStray { id } => {
                 self.touch();
@@ -168,7 +177,8 @@ impl Attempt<'_> {
     async fn create(&mut self) -> Result<(), Hitch> {
         let foreign = self.last.foreign.as_ref().filter(|_| self.job.adopt).map(|foreign| foreign.id.as_str());
         let own: Vec<&str> = self.last.ids().chain(foreign).collect();
-        ports::check_free(self.job, &self.containers, &own, self.host.engine.is_local())?;
+        let free = ports::check_free(self.job, &self.containers, &own, self.host.engine.is_local());
+        free.map_err(|taken| self.by_a_stray(taken))?;
         // Docker would tell only at the start, with the old version already stopped.
         for network in &self.job.container.networks {
             if !self.host.engine.has_network(network).await? {
@@ -191,6 +201,33 @@ impl Attempt<'_> {
                 Err(error) => return Err(failure::create(&error, &name, self.job).into()),
             }
         }
+    }
+
+    /// The new version's container is not where it was put.
+    fn lost(&self) -> Hitch {
+        let strays = self.last.strays.iter().filter(|stray| stray.deployment == Some(self.job.release));
+        let renamed = strays.max_by_key(|stray| (stray.running, stray.epoch)).and_then(|stray| self.name_of(&stray.id));
+        let error = renamed.map_or_else(|| trace::removed(self.job), |name| trace::renamed(self.job, name));
+        // With nothing to go back to, a version that has proven itself is left serving.
+        let goes_back = self.held >= Held::Baked && self.last.previous.is_some();
+        if goes_back { Hitch::InBake(Box::new(error)) } else { error.into() }
+    }
+
+    /// A port may be held by one of the application's own that somebody has renamed: it is theirs to say what it is for.
+    fn by_a_stray(&self, taken: TargetError) -> TargetError {
+        let names = self.last.strays.iter().filter_map(|stray| self.name_of(&stray.id));
+        match names.into_iter().find(|name| taken.message.ends_with(&format!("the container {name}"))) {
+            Some(name) => {
+                let message = format!("{}, which is this application's own and was renamed by somebody", taken.message);
+                TargetError { message, suggestion: trace::back_to(&self.name, name), ..taken }
+            }
+            None => taken,
+        }
+    }
+
+    /// As last listed.
+    fn name_of(&self, id: &str) -> Option<&str> {
+        self.containers.iter().find(|container| container.id == id).map(|container| container.name.as_str())
     }
 
     /// Whether a name that is taken may be had after all. The engine goes on making a container whose process has died:

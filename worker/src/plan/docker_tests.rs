@@ -27,6 +27,8 @@ pub(in super::super) struct Thing {
     pub(in super::super) always: bool,
     /// Docker starts nothing with itself that never ran.
     ran: bool,
+    /// Made in the middle of an order by somebody else.
+    pub(in super::super) theirs: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl Docker {
             image_id: String::new(),
             published: Vec::new(),
         };
-        self.things.push(Thing { container, always, ran: running });
+        self.things.push(Thing { container, always, ran: running, theirs: false });
     }
 
     pub(in super::super) fn create(&mut self, name: &str, version: Version, running: bool) -> Result<(), Refused> {
@@ -167,7 +169,10 @@ impl Docker {
                 self.rename(id, name)
             }
             Step::Commit { id } => self.rename(id, BASE),
-            Step::StopPrevious { id, always } | Step::StopNext { id, always } | Step::StopCurrent { id, always } => {
+            Step::StopPrevious { id, always }
+            | Step::StopNext { id, always }
+            | Step::StopCurrent { id, always }
+            | Step::StopStray { id, always } => {
                 if *always {
                     self.starts_with_docker(id, false)?;
                 }
@@ -191,6 +196,7 @@ impl Docker {
             Step::RefuseName
             | Step::RefuseOlder
             | Step::RefuseNothing
+            | Step::RefuseLost
             | Step::Pull
             | Step::ProveLease
             | Step::Check { .. }

@@ -291,26 +291,63 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
 
     #[test]
     fn whoever_else_does_what_an_order_ends_and_leaves_nothing_over(
         start in any_start(),
         order in any_order(),
-        how in proptest::sample::select(vec![Meddling::Remove, Meddling::Stop]),
+        how in any_meddling(),
         at in 0..10_usize,
         which in 0..3_usize,
     ) {
         let mut machine = machine(start);
+        let before = stands(&machine.docker);
         let trouble = Some(Trouble { at, what: Mishap::Meddled(how, which) });
-        carry_out(&mut machine, Order { trouble, ..order }, 1);
+        let end = carry_out(&mut machine, Order { trouble, ..order }, 1);
+        check_served(&machine, before.as_ref(), order, how, end);
+        if how == Meddling::TakeName {
+            let theirs = machine.docker.things.iter().find(|thing| thing.theirs).map(|thing| thing.container.id.clone());
+            theirs.iter().for_each(|id| machine.docker.remove(id));
+        }
         machine.recover(OVER, None);
         let running = machine.docker.things.iter().filter(|thing| thing.container.running).count();
         prop_assert!(running <= 1, "{machine:#?}");
-        let left = machine.docker.things.iter().filter(|thing| thing.container.name != BASE);
+        let left = machine.docker.things.iter().filter(|thing| thing.container.name.contains(".tidegate-"));
         // Somebody else's is brought back only while something of ours stands beside it.
         let left = left.filter(|thing| !thing.container.labels.is_empty()).count();
         prop_assert_eq!(left, 0, "{:#?}", machine);
+    }
+}
+
+fn any_meddling() -> impl Strategy<Value = Meddling> {
+    use Meddling::{Name, Remove, Rename, Stop, TakeName};
+    proptest::sample::select(vec![Remove, Stop, Rename, Name, TakeName])
+}
+
+/// Whoever renames what: a version that fails is never told as good and never left running, and what ran before an order
+/// that was to have something run is not left stopped.
+fn check_served(machine: &Machine, before: Option<&Stands>, order: Order, how: Meddling, end: End) {
+    let told = || format!("{before:?}, {order:?} with {how:?} ended as {end:?}: {machine:#?}");
+    let is_new = |thing: &&model::Thing| thing.container.labels.get(label::SEQUENCE).is_some_and(|s| s == "6");
+    let is_good = order.healthy && (order.bakes_well || !order.bakes);
+    let new_runs = machine.docker.things.iter().filter(is_new).any(|thing| thing.container.running);
+    if order.action == Action::Deploy && !order.older {
+        assert!(is_good || end != End::Done && !new_runs, "a bad version is left: {}", told());
+    }
+    if matches!(how, Meddling::Rename | Meddling::Name | Meddling::TakeName) {
+        let running = machine.docker.things.iter().filter(|thing| thing.container.running).count();
+        match order.action {
+            // Without labels and with a name of their own nobody knows it.
+            Action::Deploy | Action::Restart if how == Meddling::Rename && before.is_some_and(|before| !before.ours) => {}
+            Action::Deploy | Action::Restart if before.is_some_and(|before| before.runs) => {
+                assert_eq!(running, 1, "{}", told());
+            }
+            Action::Stop if end == End::Done && before.is_some_and(|before| before.ours) => {
+                assert_eq!(running, 0, "stopped, and runs: {}", told());
+            }
+            Action::Deploy | Action::Restart | Action::Stop | Action::Start | Action::Remove => {}
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 #[path = "docker_tests.rs"]
 mod docker;
 
+use std::collections::BTreeMap;
+
 use tidegate_domain::id::{Epoch, Sequence};
 
 use super::super::*;
-pub(super) use docker::{BAKING, BASE, Docker, OVER, Version, release};
+pub(super) use docker::{BAKING, BASE, Docker, OVER, Thing, Version, release};
 
 /// No way to a goal is longer, errors and all.
 const MOST_STEPS: usize = 40;
@@ -33,8 +35,7 @@ pub(super) enum Mishap {
     DaemonRestarts,
     /// The work is called off, or handed back.
     Interrupted,
-    /// Somebody else does this to one of the containers before it. (Who renames what runs keeps its port from us for good:
-    /// the way back then fails, and says so.)
+    /// Somebody else does this to one of the containers before it.
     Meddled(Meddling, usize),
 }
 
@@ -42,6 +43,12 @@ pub(super) enum Mishap {
 pub(super) enum Meddling {
     Remove,
     Stop,
+    /// To a name that we never give.
+    Rename,
+    /// To the application's name, if nothing has it.
+    Name,
+    /// Makes one of their own with the application's name, if nothing has it, and does not start it.
+    TakeName,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +67,9 @@ pub(super) enum Told {
     Name,
     Older,
     Nothing,
+    Lost,
+    /// The port is held by another one, such as somebody has renamed: it is looked at before anything is stopped.
+    Port,
 }
 
 /// A host: its engine, and the calls of dead processes that still are to come.
@@ -114,19 +124,19 @@ impl Machine {
 
     /// One attempt at an order, with its way back.
     pub(super) fn perform(&mut self, worker: Worker) -> End {
-        let mut count = 0;
-        let end = self.drive(&worker, worker.goal, &mut count);
+        let (mut count, mut memory) = (0, Memory::default());
+        let end = self.drive(&worker, worker.goal, &mut count, &mut memory);
         let way_back = match end {
             End::Done | End::Crashed => return end,
-            End::Failed if self.is_committed(&worker) => {
-                Goal::Return { release: release(worker.version.unwrap().release) }
-            }
-            End::Failed | End::Refused(_) | End::Broken => Goal::Settle,
+            End::Failed | End::Refused(_) | End::Broken => memory.way_back(&worker),
         };
+        memory.held = Held::Nothing;
         for _ in 0..4 {
-            match self.drive(&worker, way_back, &mut count) {
+            match self.drive(&worker, way_back, &mut count, &mut memory) {
                 End::Done => return end,
                 End::Crashed => return End::Crashed,
+                // It waits for its name, and everything else is done.
+                End::Refused(Told::Name) => return end,
                 End::Broken | End::Refused(_) | End::Failed => {}
             }
         }
@@ -143,15 +153,16 @@ impl Machine {
         self.perform(Worker { goal, version: None, healthy: true, bakes_well: true, trouble, adopts: false, now })
     }
 
-    fn drive(&mut self, worker: &Worker, goal: Goal, count: &mut usize) -> End {
+    fn drive(&mut self, worker: &Worker, goal: Goal, count: &mut usize, memory: &mut Memory) -> End {
         let settles = matches!(goal, Goal::Settle | Goal::Return { .. });
-        let (mut held, mut last, mut look) = (Held::Nothing, Observed::default(), true);
+        let Memory { held, last, committed, in_bake } = memory;
+        let mut look = true;
         for _ in 0..MOST_STEPS {
             let looked = look;
             if look {
-                last = self.docker.observe(worker.now, worker.adopts).knowing(&last);
+                *last = self.docker.observe(worker.now, worker.adopts).knowing(last);
             }
-            let step = next_step(&goal, &last, held);
+            let step = next_step(&goal, last, *held);
             if step == Step::Done {
                 if looked {
                     return End::Done;
@@ -163,31 +174,53 @@ impl Machine {
                 Step::RefuseName => return End::Refused(Told::Name),
                 Step::RefuseOlder => return End::Refused(Told::Older),
                 Step::RefuseNothing => return End::Refused(Told::Nothing),
-                Step::Check { .. } if !worker.healthy => return End::Failed,
-                Step::Bake { .. } if !worker.bakes_well => return End::Failed,
+                Step::RefuseLost => {
+                    *in_bake = *held >= Held::Baked && last.previous.is_some();
+                    return End::Refused(Told::Lost);
+                }
+                Step::Create if self.is_port_taken(last) => return End::Refused(Told::Port),
+                Step::ProveLease if self.is_committed(worker) => *committed = true,
+                Step::Commit { .. } => *committed = true,
                 _ => {}
             }
-            self.is_allowed(&step, goal, held);
+            self.is_allowed(&step, goal, *held);
             self.pass_time(&step);
             let trouble = worker.trouble.filter(|trouble| trouble.at == *count).map(|trouble| trouble.what);
             *count += 1;
             let went = self.suffer(trouble, &step, worker.version);
-            let committed = self.is_committed(worker);
+            let is_committed = self.is_committed(worker);
             match went {
                 Went::Crashed => return End::Crashed,
-                Went::Interrupted if held < Held::Proven && !settles && !committed => return End::Broken,
+                Went::Interrupted if *held < Held::Proven && !settles && !is_committed => return End::Broken,
                 Went::Interrupted if matches!(step, Step::Bake { .. }) => return End::Crashed,
-                Went::Interrupted | Went::Well => {
-                    last = last.after(&step);
-                    held = held.max(held_after(&step, goal, held));
-                    look = !settles && (held < Held::Proven || matches!(step, Step::Commit { .. }));
+                // Before it is told, others may have done something.
+                Went::Interrupted | Went::Well if matches!(step, Step::Check { .. }) && !worker.healthy => {
+                    return End::Failed;
                 }
-                Went::Away if held >= Held::Proven || settles => look = true,
+                Went::Interrupted | Went::Well if matches!(step, Step::Bake { .. }) && !worker.bakes_well => {
+                    *in_bake = true;
+                    return End::Failed;
+                }
+                Went::Interrupted | Went::Well => {
+                    *last = std::mem::take(last).after(&step);
+                    let proven = if *committed { Held::Checked } else { Held::Proven };
+                    *held = (*held).max(held_after(&step, goal, *held, proven));
+                    let is_served = matches!(step, Step::Check { .. } | Step::Commit { .. } | Step::Bake { .. });
+                    look = !settles && (*held < Held::Proven || is_served);
+                }
+                Went::Away if *held >= Held::Proven || settles => look = true,
                 Went::Refused if settles => look = true,
                 Went::Refused | Went::Away => return End::Broken,
             }
         }
         panic!("does not come to an end: {goal:?} {self:#?}");
+    }
+
+    /// By what does not give it up.
+    fn is_port_taken(&self, seen: &Observed) -> bool {
+        let foreign = seen.foreign.as_ref().map(|foreign| foreign.id.as_str());
+        let gives_up = |thing: &Thing| seen.ids().chain(foreign).any(|id| id == thing.container.id);
+        self.docker.things.iter().any(|thing| thing.container.running && !gives_up(thing))
     }
 
     fn suffer(&mut self, trouble: Option<Mishap>, step: &Step, version: Option<Version>) -> Went {
@@ -228,6 +261,14 @@ impl Machine {
                 Ok(())
             }
             Meddling::Stop => self.docker.stop(id),
+            Meddling::Rename => self.docker.rename(id, "shop-by-hand"),
+            Meddling::Name if self.docker.named(BASE).is_none() => self.docker.rename(id, BASE),
+            Meddling::TakeName if self.docker.named(BASE).is_none() => {
+                self.docker.add(BASE, BTreeMap::new(), false, false);
+                self.docker.things.iter_mut().filter(|t| t.container.name == BASE).for_each(|t| t.theirs = true);
+                Ok(())
+            }
+            Meddling::Name | Meddling::TakeName => Ok(()),
         };
         assert!(done.is_ok(), "{how:?} of what was listed");
         self.meddled = true;
@@ -244,13 +285,41 @@ impl Machine {
                 | Step::StartCurrent { .. }
                 | Step::RemoveCurrent { .. }
         );
-        assert!(!switches || held >= Held::Proven, "{step:?} without a proven lease");
+        // A way back starts again what its own switch has stopped.
+        let goes_back = matches!(goal, Goal::Settle | Goal::Return { .. });
+        assert!(!switches || goes_back || held >= Held::Proven, "{step:?} without a proven lease");
         if let Step::Commit { id } = step {
             let runs = self.docker.things.iter().any(|thing| thing.container.id == *id && thing.container.running);
             assert!(
                 held >= Held::Checked && (runs || self.meddled || !self.is_quiet()),
                 "committed unchecked: {goal:?}"
             );
+        }
+    }
+}
+
+/// What a process knows beside what it sees.
+#[derive(Debug)]
+struct Memory {
+    held: Held,
+    last: Observed,
+    committed: bool,
+    in_bake: bool,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { held: Held::Nothing, last: Observed::default(), committed: false, in_bake: false }
+    }
+}
+
+impl Memory {
+    fn way_back(&self, worker: &Worker) -> Goal {
+        match worker.version {
+            Some(version) if self.in_bake || self.held >= Held::Created && !self.committed => {
+                Goal::Return { release: release(version.release) }
+            }
+            Some(_) | None => Goal::Settle,
         }
     }
 }
@@ -263,11 +332,11 @@ enum Went {
     Interrupted,
 }
 
-fn held_after(step: &Step, goal: Goal, held: Held) -> Held {
+fn held_after(step: &Step, goal: Goal, held: Held, proven: Held) -> Held {
     match step {
         Step::Pull => Held::Pulled,
         Step::Create => Held::Created,
-        Step::ProveLease => Held::Proven,
+        Step::ProveLease => proven,
         Step::StartPrevious { .. } if matches!(goal, Goal::Restart { .. }) && held >= Held::Proven => Held::Restarted,
         Step::Check { .. } => Held::Checked,
         Step::StopCurrent { .. } if matches!(goal, Goal::Stop { .. }) => Held::Checked,

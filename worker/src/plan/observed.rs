@@ -75,6 +75,8 @@ pub struct Previous {
     pub revived: bool,
     /// Not made by us.
     pub foreign: bool,
+    /// Somebody else's container has the name that it is to get back.
+    pub name_taken: bool,
 }
 
 /// Somebody else's container that bears the name which is to be deployed.
@@ -100,6 +102,16 @@ pub struct Observed {
     pub bakes: bool,
     /// Ours, with a name that we never give.
     pub strays: Vec<Seen>,
+    /// What this process has set aside while it ran, and not started again since. It is owed to run, whatever name somebody
+    /// else has given it meanwhile.
+    pub owed: Option<Owed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owed {
+    pub id: String,
+    /// As [`Seen::always`].
+    pub always: bool,
 }
 
 /// Which application's containers.
@@ -146,6 +158,9 @@ impl Observed {
             }
         }
         observed.see_others(&others, whose);
+        if let Some(previous) = &mut observed.previous {
+            previous.name_taken = others.iter().any(|container| container.name == previous.seen.base);
+        }
         observed
     }
 
@@ -183,6 +198,7 @@ impl Observed {
     /// With what this process knows from before, which Docker does not show.
     #[must_use]
     pub fn knowing(mut self, before: &Self) -> Self {
+        self.owed.clone_from(&before.owed);
         let revived = before.previous.as_ref().filter(|before| before.revived).map(|before| &before.seen.id);
         if let Some(previous) = &mut self.previous {
             previous.revived = previous.seen.running && revived == Some(&previous.seen.id);
@@ -197,6 +213,7 @@ impl Observed {
             Step::RefuseName
             | Step::RefuseOlder
             | Step::RefuseNothing
+            | Step::RefuseLost
             | Step::Pull
             | Step::Create
             | Step::ProveLease
@@ -211,6 +228,7 @@ impl Observed {
                 }
             }
             Step::StartPrevious { .. } => {
+                self.owed = None;
                 if let Some(previous) = &mut self.previous {
                     previous.seen.running = true;
                     previous.revived = true;
@@ -218,7 +236,10 @@ impl Observed {
             }
             Step::StartNext { .. } => run(&mut self.next, true),
             Step::StopNext { .. } => run(&mut self.next, false),
-            Step::StartCurrent { .. } => run(&mut self.current, true),
+            Step::StartCurrent { .. } => {
+                self.owed = None;
+                run(&mut self.current, true);
+            }
             Step::StopCurrent { .. } => run(&mut self.current, false),
             Step::Commit { .. } => self.current = self.next.take(),
             Step::Uncommit { .. } => {
@@ -228,14 +249,22 @@ impl Observed {
             Step::RemoveNext { .. } => self.next = None,
             Step::RemovePrevious { .. } => self.previous = None,
             Step::RemoveCurrent { .. } => self.current = None,
+            Step::StopStray { id, .. } => {
+                self.strays.iter_mut().filter(|stray| stray.id == *id).for_each(|stray| stray.running = false);
+            }
             Step::RemoveStray { id } => self.strays.retain(|stray| stray.id != *id),
-            Step::BringBack { .. } => self.bring_back(),
+            Step::BringBack { id, .. } => self.bring_back(id),
         }
         self
     }
 
     fn set_aside(&mut self, id: &str, name: &str) {
         let should_run = !name.ends_with("-stopped");
+        if should_run {
+            let current = self.current.as_ref().map(|seen| seen.always);
+            let always = current.or(self.foreign.as_ref().map(|foreign| foreign.always)).unwrap_or(false);
+            self.owed = Some(Owed { id: id.to_owned(), always });
+        }
         if let Some(seen) = self.current.take_if(|seen| seen.id == id) {
             self.previous = Some(Previous::of(seen, should_run, false));
         } else if let Some(foreign) = self.foreign.take_if(|foreign| foreign.id == id) {
@@ -245,7 +274,11 @@ impl Observed {
         }
     }
 
-    fn bring_back(&mut self) {
+    fn bring_back(&mut self, id: &str) {
+        if let Some(at) = self.strays.iter().position(|stray| stray.id == id) {
+            self.current = Some(self.strays.remove(at));
+            return;
+        }
         let Some(Previous { seen, foreign, .. }) = self.previous.take() else { return };
         if foreign {
             let Seen { id, base, running, always, .. } = seen;
@@ -255,9 +288,23 @@ impl Observed {
         }
     }
 
-    /// Of every container that is, or was, the application's or gives its place up to it.
+    /// Of every container that is, or was, the application's or gives its place up to it. Nobody makes one that others have
+    /// renamed give anything up.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.all().map(|seen| seen.id.as_str())
+        self.placed().map(|seen| seen.id.as_str())
+    }
+
+    pub(super) fn owes(&self, id: &str) -> bool {
+        self.owed.as_ref().is_some_and(|owed| owed.id == id)
+    }
+
+    /// By its sequence, of what is to run: what is being tried does not count.
+    pub(super) fn newest(&self) -> Option<&Seen> {
+        self.current.iter().chain(&self.strays).max_by_key(|seen| seen.sequence)
+    }
+
+    pub fn running_stray(&self) -> Option<&Seen> {
+        self.strays.iter().find(|stray| stray.running)
     }
 
     /// Whether a container is of this release, so that its secrets are those of the release's order.
@@ -265,10 +312,13 @@ impl Observed {
         self.all().any(|seen| seen.id == id && seen.deployment == Some(release))
     }
 
-    fn all(&self) -> impl Iterator<Item = &Seen> {
+    fn placed(&self) -> impl Iterator<Item = &Seen> {
         let previous = self.previous.as_ref().map(|previous| &previous.seen);
-        let seen = [self.current.as_ref(), self.next.as_ref(), previous].into_iter().flatten();
-        seen.chain(&self.strays)
+        [self.current.as_ref(), self.next.as_ref(), previous].into_iter().flatten()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Seen> {
+        self.placed().chain(&self.strays)
     }
 }
 
@@ -280,7 +330,7 @@ fn run(seen: &mut Option<Seen>, running: bool) {
 
 impl Previous {
     fn of(seen: Seen, should_run: bool, foreign: bool) -> Self {
-        Self { seen, should_run, revived: false, foreign }
+        Self { seen, should_run, revived: false, foreign, name_taken: false }
     }
 }
 

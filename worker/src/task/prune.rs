@@ -12,8 +12,8 @@ use super::refusal;
 use crate::{
     docker::{Error, Removed},
     perform::Host,
-    plan::{Goal, Step},
-    settle::{self, Settling},
+    plan::{Goal, Observed, Step},
+    settle::{self, Settling, Unsettled, Why},
 };
 
 /// What has gone counts, also where not all could be done. Never beside a deployment of the application.
@@ -42,9 +42,16 @@ async fn clean(
         goal: Goal::Settle,
         adopts: false,
         grace: Duration::ZERO,
+        known: Observed::default(),
     };
-    let settled = settle::clean_up(host, &settling).await?;
-    let is_removal = |step: &&Step| matches!(step, Step::RemoveNext { .. } | Step::RemovePrevious { .. });
-    *containers_removed = settled.done.iter().filter(is_removal).count();
+    match settle::clean_up(host, &settling).await {
+        Ok(settled) => {
+            let is_removal = |step: &&Step| matches!(step, Step::RemoveNext { .. } | Step::RemovePrevious { .. });
+            *containers_removed = settled.done.iter().filter(is_removal).count();
+        }
+        Err(Unsettled { why: Why::Docker(error), .. }) => return Err(error),
+        // Of what waits for its name nothing is to be removed.
+        Err(Unsettled { why: Why::NameTaken(_), .. }) => {}
+    }
     host.engine.remove_images(image, host.policy.keep_images, None, removed).await
 }
