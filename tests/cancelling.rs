@@ -91,6 +91,41 @@ async fn a_host_that_waits_for_its_registry_gives_up_when_it_is_called_off() {
     assert_eq!(installation.ended(&application, &third).await["status"], "succeeded");
 }
 
+#[tokio::test]
+async fn a_registry_that_hangs_keeps_no_other_application_waiting() {
+    let installation = Installation::start().await;
+    let other = installation.register(json!({})).await;
+    for version in ["v1", "v2"] {
+        assert_eq!(installation.release(&other, version, Mode::Ok).await["status"], "succeeded");
+    }
+    let gate = Gate::before(installation.registry.addr()).await;
+    let (first, id) = hanging(&installation, &gate).await;
+    let registered = installation.get(&format!("applications/{}", first.id)).await.expect(200);
+    let image = json!({"image": registered["image"], "registryId": registered["registryId"]});
+    let mut all = vec![(first, id)];
+    // One more than the host works on at once.
+    for _ in 0..4 {
+        let next = installation.register(image.clone()).await;
+        let id = asked(&installation, &next, "v2").await;
+        let pulls = async || (shown(&installation, &id).await["targets"][0]["step"] == "pull").then_some(());
+        eventually("the host waits for its registry", pulls).await;
+        all.push((next, id));
+    }
+    // Its image is on the host.
+    let back = installation.operate(&other, "rollback", &json!({})).await;
+    assert_eq!(back["status"], "succeeded", "{back}");
+    assert_eq!(installation.visit(&other, "/").await.unwrap(), "version v1\n");
+    assert_eq!(installation.operate(&other, "stop", &json!({})).await["status"], "succeeded");
+    for (_, id) in &all {
+        assert_eq!(shown(&installation, id).await["targets"][0]["step"], "pull", "it still waits");
+        installation.post(&format!("deployments/{id}/cancel"), &json!({})).await.expect(202);
+    }
+    for (application, id) in &all {
+        assert_eq!(installation.ended(application, id).await["status"], "cancelled");
+    }
+    gate.open();
+}
+
 /// v1 runs; v2 has been begun, and its registry does not answer. The others are there to be deployed.
 async fn hanging(installation: &Installation, gate: &Gate) -> (Application, String) {
     let registry = json!({"name": "gated", "server": gate.server(), "authType": "username-password",

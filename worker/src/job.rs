@@ -30,6 +30,7 @@ use crate::{
     perform::{Abandoned, Host, Interrupt, NotProven, perform},
     standing::Standing,
     vitals::Vitals,
+    work::Line,
 };
 
 /// Progress is written at most so often.
@@ -59,7 +60,7 @@ pub struct Worker {
 /// Claims the assignment and does it. Whatever happens, the assignment says what did. `false`: the old version could not be
 /// brought back, and somebody has to try again.
 #[tracing::instrument(level = "error", skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
-pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) -> bool {
+pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: Epoch, line: &Line) -> bool {
     let mut progress = Progress::default();
     progress.begin(Step::Claim, clock::now());
     if !claim(worker, &assignment, epoch, &progress).await {
@@ -67,14 +68,14 @@ pub(crate) async fn work(worker: &Worker, assignment: StoredAssignment, epoch: E
     }
     // With the queue away a report takes its time, which the work does not wait for.
     let (settled, ()) =
-        tokio::join!(begun(worker, &assignment, epoch, progress), report(worker, assignment.deployment_id));
+        tokio::join!(begun(worker, &assignment, epoch, progress, line), report(worker, assignment.deployment_id));
     settled
 }
 
-async fn begun(worker: &Worker, assignment: &StoredAssignment, epoch: Epoch, progress: Progress) -> bool {
+async fn begun(worker: &Worker, assignment: &StoredAssignment, epoch: Epoch, progress: Progress, line: &Line) -> bool {
     let attempts = assignment.attempts + 1;
     match worker.side.open(assignment).await {
-        Ok(job) => return carry_out(worker, assignment, epoch, &job, progress).await,
+        Ok(job) => return carry_out(worker, assignment, epoch, &job, progress, line).await,
         Err(StoreError::Corrupt { what, source }) => {
             tracing::error!(what, error = &*source as &dyn std::error::Error, "the job cannot be opened");
             let error = bad_assignment();
@@ -101,9 +102,10 @@ async fn carry_out(
     epoch: Epoch,
     job: &Job,
     progress: Progress,
+    line: &Line,
 ) -> bool {
     let (sender, receiver) = watch::channel(progress);
-    let held = Box::pin(hold_and_perform(worker, job, epoch, &sender, receiver.clone())).await;
+    let held = Box::pin(hold_and_perform(worker, job, epoch, &sender, receiver.clone(), line)).await;
     let last = receiver.borrow().clone();
     let outcome = match held {
         Ok(outcome) => outcome,
@@ -120,7 +122,7 @@ async fn carry_out(
 /// Ends an assignment that was begun too often: as what Docker shows of it. One in its bake time is watched to its end all
 /// the same, however often that was begun: nothing is switched for it, and nobody else would tell whether it works.
 #[tracing::instrument(level = "error", skip_all, fields(deployment.id = %assignment.deployment_id, application.id = %assignment.application_id))]
-pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch: Epoch) -> bool {
+pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch: Epoch, line: &Line) -> bool {
     if !claim(worker, &assignment, epoch, &assignment.progress).await {
         return true;
     }
@@ -129,7 +131,7 @@ pub(crate) async fn give_up(worker: &Worker, assignment: StoredAssignment, epoch
     let job = worker.side.open(&assignment).await.ok().filter(|job| job.action == Action::Deploy);
     let outcome = match (standing, &job) {
         (Ok(Standing::Committed { bakes: true, .. }), Some(job)) => {
-            return carry_out(worker, &assignment, epoch, job, assignment.progress.clone()).await;
+            return carry_out(worker, &assignment, epoch, job, assignment.progress.clone(), line).await;
         }
         // The last attempt did it, and died before it could say so.
         (Ok(Standing::Committed { digest, runs: true, .. }), Some(_)) => Outcome::Succeeded { digest: Some(digest) },
@@ -182,6 +184,7 @@ async fn hold_and_perform(
     epoch: Epoch,
     progress: &watch::Sender<Progress>,
     seen: watch::Receiver<Progress>,
+    line: &Line,
 ) -> Result<Outcome, Abandoned> {
     let (interrupt, mut interrupted) = watch::channel(Interrupt::None);
     let proven_until = AtomicI64::new(NOT_PROVEN);
@@ -207,7 +210,7 @@ async fn hold_and_perform(
     let performing = perform(&worker.host, job, epoch, progress, &mut interrupted, prove);
     tokio::select! {
         outcome = performing => outcome,
-        () = hold(worker, job.deployment_id, epoch, seen, &interrupt, &proven_until) => Err(Abandoned::LeaseLost),
+        () = hold(worker, job.deployment_id, epoch, seen, &interrupt, &proven_until, line) => Err(Abandoned::LeaseLost),
         () = let_go_when_stopping(worker, &interrupt) => Err(Abandoned::HandedBack),
     }
 }
@@ -262,7 +265,8 @@ fn took(progress: &Progress) -> Duration {
     began.map(|began| clock::now().duration_since(began).max(SignedDuration::ZERO).unsigned_abs()).unwrap_or_default()
 }
 
-/// Renews the lease and tells the progress. Never ends: once the work must not go on it says so and waits for its end.
+/// Renews the lease and tells the progress; at once when the desk calls, as the answer tells what was asked of the
+/// assignment. Never ends: once the work must not go on it says so and waits for its end.
 ///
 /// `proven_until`, in seconds since the epoch, is what the switch was promised: a renewal never shortens it, and from then
 /// on nobody can call the work off.
@@ -273,14 +277,19 @@ async fn hold(
     mut progress: watch::Receiver<Progress>,
     interrupt: &watch::Sender<Interrupt>,
     proven_until: &AtomicI64,
+    line: &Line,
 ) {
     let mut ticks = interval(PROGRESS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut renewed = Instant::now();
     loop {
-        ticks.tick().await;
+        let called = tokio::select! {
+            _ = ticks.tick() => false,
+            () = line.called() => true,
+        };
         let changed = progress.has_changed().unwrap_or(false);
-        if !changed && renewed.elapsed() < RENEWAL {
+        line.waits_for_a_registry(progress.borrow().step() == Some(Step::Pull));
+        if !called && !changed && renewed.elapsed() < RENEWAL {
             continue;
         }
         let current = progress.borrow_and_update().clone();

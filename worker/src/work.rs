@@ -3,6 +3,8 @@
 //! Level-triggered: a wake-up only says "look". The same look happens on start, once a minute, and whenever a job ends, so
 //! that a lost message costs a minute and a doubled one nothing.
 
+mod in_hand;
+
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs::{File, TryLockError},
@@ -25,9 +27,12 @@ use tidegate_domain::{
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
-    task::{Id, JoinError, JoinSet},
+    task::{JoinError, JoinSet},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
+
+use in_hand::InHand;
+pub(crate) use in_hand::Line;
 
 use crate::{
     alone, heartbeat,
@@ -59,7 +64,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How much, and where it keeps its lock.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Applications that are worked on at once.
+    /// Applications that are worked on at once, beside those that wait for a registry.
     pub max_concurrent_jobs: usize,
     /// After a signal to stop, jobs in hand may take so long to end.
     pub shutdown: Duration,
@@ -112,6 +117,7 @@ pub async fn run(
         reports: JoinSet::new(),
         reported: BTreeMap::new(),
         beat_now: Arc::clone(&beat_now),
+        freed: Arc::new(Notify::new()),
     };
     tokio::select! {
         biased;
@@ -188,13 +194,8 @@ struct Desk {
     reported: BTreeMap<DeploymentId, Instant>,
     /// Told whenever a job has ended, so that views show what it left.
     beat_now: Arc<Notify>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct InHand {
-    by: Id,
-    /// It brings back what was left, and takes no assignment's place: one that hangs must not keep the others waiting.
-    settles: bool,
+    /// Told whenever a job gives its place up while it waits for a registry.
+    freed: Arc<Notify>,
 }
 
 /// A job that has come to its end.
@@ -238,6 +239,7 @@ impl Desk {
                 },
                 Some(ended) = self.jobs.join_next() => self.ended(ended),
                 () = self.tasks.room() => {}
+                () = self.freed.notified() => {}
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
             }
         }
@@ -293,7 +295,7 @@ impl Desk {
                 };
                 Ended { application, settled }
             });
-            self.in_hand.insert(application, InHand { by: task.id(), settles: true });
+            self.in_hand.insert(application, InHand { by: task.id(), line: None });
         }
     }
 
@@ -318,7 +320,9 @@ impl Desk {
         next_look = waiting.map(|(_, due)| *due).fold(next_look, Instant::min);
         for assignment in assignments {
             let application = assignment.application_id;
-            if self.in_hand.contains_key(&application) || self.tasks.keeps(application) {
+            let in_hand = self.in_hand.get(&application);
+            in_hand.filter(|_| assignment.cancel_requested).inspect(|job| job.call());
+            if in_hand.is_some() || self.tasks.keeps(application) {
                 continue;
             }
             match assignment.assignment().next(now) {
@@ -348,19 +352,21 @@ impl Desk {
     }
 
     fn begin(&mut self, assignment: StoredAssignment, epoch: Epoch, what: Begin) {
-        if self.in_hand.values().filter(|job| !job.settles).count() >= self.settings.max_concurrent_jobs {
+        if InHand::places(self.in_hand.values()) >= self.settings.max_concurrent_jobs {
             return;
         }
         let application = assignment.application_id;
         let worker = Arc::clone(&self.worker);
+        let line = Line::new(&self.freed);
+        let jobs_end = Arc::clone(&line);
         let task = self.jobs.spawn(async move {
             let settled = match what {
-                Begin::Job => Box::pin(job::work(&worker, assignment, epoch)).await,
-                Begin::GiveUp => Box::pin(job::give_up(&worker, assignment, epoch)).await,
+                Begin::Job => Box::pin(job::work(&worker, assignment, epoch, &jobs_end)).await,
+                Begin::GiveUp => Box::pin(job::give_up(&worker, assignment, epoch, &jobs_end)).await,
             };
             Ended { application, settled }
         });
-        self.in_hand.insert(application, InHand { by: task.id(), settles: false });
+        self.in_hand.insert(application, InHand { by: task.id(), line: Some(line) });
     }
 
     fn ended(&mut self, ended: Result<Ended, JoinError>) {

@@ -97,6 +97,7 @@ impl Store {
         }
         for (host, assignment) in &open.claimed {
             transition.writes.push(self.cancel_request(Part::Assignment, tenant, host, assignment));
+            transition.hosts.push(host.clone());
         }
         transition.writes.push(audit::write(Part::Other, tenant, event, now, &self.table)?);
         self.commit(tenant, transition).await

@@ -26,7 +26,7 @@ pub(crate) struct Transition {
     pub(crate) deployment: Deployment,
     pub(crate) writes: Vec<Write<Part>>,
     /// To be woken once it is written.
-    hosts: Vec<HostName>,
+    pub(crate) hosts: Vec<HostName>,
 }
 
 /// What a step is about, beside the deployment.

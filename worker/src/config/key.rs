@@ -40,7 +40,11 @@ const KEYS: [Key; 21] = [
             "`tidegate-worker install` again, which lets the service write there.",
         ],
     ),
-    Key::new("max_concurrent_jobs", "4", &["Applications that are worked on at once, 1 to 64."]),
+    Key::new(
+        "max_concurrent_jobs",
+        "4",
+        &["Applications that are worked on at once, 1 to 64, beside those that wait for a registry."],
+    ),
     Key::new("shutdown_seconds", "60", &["Once it is to stop, a switch in hand may take so long to end, 1 to 300."]),
     Key {
         written: true,

@@ -14,9 +14,10 @@ mod log;
 mod pull;
 mod stop;
 
-use std::{error::Error as StdError, future::Future, time::Duration};
+use std::{error::Error as StdError, future::Future, sync::Arc, time::Duration};
 
 use bollard::Docker;
+use tokio::sync::Semaphore;
 
 pub(crate) use container::LONGEST_GRACE;
 pub use container::{Container, Inspected, Network, Published, UnnamedVolumes, label};
@@ -93,6 +94,7 @@ pub struct Engine {
     docker: Docker,
     is_local: bool,
     in_hand: InHand,
+    pulls: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -115,7 +117,8 @@ impl Engine {
             request
         });
         let in_hand = InHand::default();
-        Ok(Self { docker, in_hand, is_local: docker_host.is_none_or(|host| host.starts_with("unix://")) })
+        let pulls = Arc::new(Semaphore::new(pull::AT_ONCE));
+        Ok(Self { docker, in_hand, pulls, is_local: docker_host.is_none_or(|host| host.starts_with("unix://")) })
     }
 
     /// Whether the engine answers.

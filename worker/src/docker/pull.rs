@@ -16,6 +16,8 @@ use super::{Engine, Error, Hold, QUICK, container::own_check, within};
 const REGISTRY_ANSWER: Duration = Duration::from_secs(30);
 /// A pull that tells nothing for so long is given up. Unpacking a large layer is told of only now and then.
 const SILENCE: Duration = Duration::from_mins(2);
+/// So many ask their registries at once; the others wait, and hold up nothing but themselves.
+pub(super) const AT_ONCE: usize = 4;
 /// The Hub's address in credentials, which is older than its name.
 const HUB_ADDRESS: &str = "https://index.docker.io/v1/";
 
@@ -59,6 +61,7 @@ impl Engine {
                 return Ok(pulled);
             }
         }
+        let _place = self.pulls.acquire().await.expect("nobody closes it");
         // Asked first even if the digest is known: only here does the engine pass on a registry's 401 and 404 as such.
         let version = pinned.clone().map_or_else(|| job.version.clone(), Version::Digest);
         let asked_for = job.image.at(&version);

@@ -116,6 +116,7 @@ fn desk(worker: Arc<Worker>, folder: &Path) -> Desk {
         reports: JoinSet::new(),
         reported: BTreeMap::new(),
         beat_now: Arc::new(Notify::new()),
+        freed: Arc::new(Notify::new()),
     }
 }
 
@@ -128,7 +129,7 @@ async fn an_application_that_cannot_be_brought_back_holds_up_no_other() {
     let mut desk = desk(worker, folder.path());
     desk.recover().await;
     assert!(desk.recovered);
-    assert!(desk.in_hand.values().all(|job| job.settles) && desk.unsettled.is_empty());
+    assert!(InHand::places(desk.in_hand.values()) == 0 && desk.unsettled.is_empty());
     assert_eq!(desk.in_hand.keys().collect::<Vec<_>>(), [&ApplicationId(1), &ApplicationId(2)]);
 
     let Ended { application, settled } = desk.jobs.join_next().await.unwrap().unwrap();
