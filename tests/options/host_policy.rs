@@ -1,8 +1,12 @@
 //! What the host's own file allows.
 
+use bollard::query_parameters::InspectNetworkOptions;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tidegate_local::{demo_image::Mode, stack};
+use tidegate_local::{
+    demo_image::{self, Mode},
+    stack,
+};
 
 use super::{change, inspect, set};
 use crate::support::{Application, Installation, Setup, free_port, own_worker::OwnWorker};
@@ -110,4 +114,37 @@ async fn on_the_hosts_network_a_taken_port_is_told_before_it_is_taken_for_the_ap
     let ended = installation.release(&application, "v1", Mode::Ok).await;
     assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("port-taken")), "{ended}");
     assert_eq!(installation.containers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_hosts_network_is_known_by_its_id_before_anything_is_pulled() {
+    let installation = Installation::start().await;
+    let application = installation.register(json!({})).await;
+    assert_eq!(installation.release(&application, "v1", Mode::Ok).await["status"], "succeeded");
+    let since = inspect(&installation, &application).await.state.unwrap().started_at;
+    let id = installation.docker.inspect_network("host", None::<InspectNetworkOptions>).await.unwrap().id.unwrap();
+    for id in [&id[..12], &id] {
+        change(&installation, &application, &json!({"container": {"networks": [id]}})).await;
+        let ended = installation.release(&application, "v2", Mode::Ok).await;
+        assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("forbidden")), "{ended}");
+        assert!(ended["error"]["message"].as_str().unwrap().contains(id), "{ended}");
+    }
+    let now = inspect(&installation, &application).await.state.unwrap().started_at;
+    assert_eq!(now, since, "what runs was not touched");
+}
+
+#[tokio::test]
+async fn an_address_that_the_host_does_not_have_is_told_while_the_old_version_serves() {
+    let installation = Installation::start().await;
+    let application = installation.register(json!({})).await;
+    assert_eq!(installation.release(&application, "v1", Mode::Ok).await["status"], "succeeded");
+    let since = inspect(&installation, &application).await.state.unwrap().started_at;
+    // Kept for documents (RFC 5737), so that no machine has it.
+    let ports = json!([{"host": free_port(), "container": demo_image::PORT, "hostIp": "203.0.113.9"}]);
+    change(&installation, &application, &json!({"ports": ports})).await;
+    let ended = installation.release(&application, "v2", Mode::Ok).await;
+    assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("start-failed")), "{ended}");
+    assert!(ended["error"]["message"].as_str().unwrap().contains("no address 203.0.113.9"), "{ended}");
+    let now = inspect(&installation, &application).await.state.unwrap().started_at;
+    assert_eq!(now, since, "what runs was not touched");
 }

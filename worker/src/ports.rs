@@ -19,9 +19,12 @@ use crate::docker::{Container, failure};
 /// on this machine, so that other processes can be seen.
 ///
 /// # Errors
-/// `port-taken`, naming the port and its holder.
+/// `port-taken`, naming the port and its holder; `start-failed` for an address that this machine does not have.
 pub(crate) fn check_free(job: &Job, containers: &[Container], own: &[&str], is_local: bool) -> Result<(), TargetError> {
     for port in &job.ports {
+        if is_local && is_elsewhere(port) {
+            return Err(failure::no_such_address(port));
+        }
         if let Some(holder) = failure::holder(port, containers, own) {
             return Err(failure::port_taken(port, Some(&holder.name)));
         }
@@ -57,8 +60,15 @@ fn on_host_network(job: &Job) -> Option<Port> {
     }
 }
 
+/// Its address is none of this machine's. Asked with a port that the system chooses: whether the port itself is free does
+/// not matter here.
+fn is_elsewhere(port: &Port) -> bool {
+    let bound = UdpSocket::bind(SocketAddr::new(port.host_ip, 0));
+    bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+}
+
 /// Nothing ever listens here, so that no client is answered by mistake. Any other error than "in use" (no right to a low
-/// port, an address that this machine does not have) is Docker's to tell.
+/// port) is Docker's to tell.
 fn is_bound(port: &Port) -> bool {
     let address = SocketAddr::new(port.host_ip, port.host);
     let bound = match port.protocol {
@@ -107,6 +117,20 @@ mod tests {
         assert!(check_free(&job, &[container], &["1"], true).is_ok());
 
         drop(listener);
+        assert!(check_free(&job, &[], &[], true).is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_machine_is_told_and_one_of_this_one_is_not() {
+        let mut job = samples::job();
+        let port = |ip: &str| Port { host: 1, container: 80, protocol: Protocol::Tcp, host_ip: ip.parse().unwrap() };
+        // Kept for documents (RFC 5737), so that no machine has it.
+        job.ports = vec![port("203.0.113.9")];
+        let told = check_free(&job, &[], &[], true).unwrap_err();
+        assert_eq!(told.code, ErrorCode::StartFailed);
+        assert!(told.message.contains("203.0.113.9"), "{}", told.message);
+        assert!(check_free(&job, &[], &[], false).is_ok(), "another machine's ports cannot be seen");
+        job.ports = vec![port("127.0.0.9"), port("0.0.0.0")];
         assert!(check_free(&job, &[], &[], true).is_ok());
     }
 

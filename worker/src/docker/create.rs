@@ -47,10 +47,11 @@ impl Engine {
         Ok(id)
     }
 
-    pub async fn has_network(&self, name: &str) -> Result<bool, Error> {
-        match within(QUICK, self.docker.inspect_network(name, None::<InspectNetworkOptions>)).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.status() == Some(404) => Ok(BUILT_IN_NETWORKS.contains(&name)),
+    /// The name of a network that is told by its name or its id; none if there is none.
+    pub async fn network_named(&self, told: &str) -> Result<Option<String>, Error> {
+        match within(QUICK, self.docker.inspect_network(told, None::<InspectNetworkOptions>)).await {
+            Ok(network) => Ok(Some(network.name.unwrap_or_else(|| told.to_owned()))),
+            Err(error) if error.status() == Some(404) => Ok(BUILT_IN_NETWORKS.contains(&told).then(|| told.to_owned())),
             Err(error) => Err(error),
         }
     }

@@ -175,6 +175,24 @@ pub fn port_taken(port: &Port, holder: Option<&str>) -> TargetError {
     )
 }
 
+/// A port is to be published where this machine is not.
+pub fn no_such_address(port: &Port) -> TargetError {
+    let (ip, host) = (port.host_ip, port.host);
+    start_failed(
+        &format!("this host has no address {ip}, where its port {host}/{} is to be", port.protocol.as_str()),
+        "correct the port's hostIp, or leave it out",
+    )
+}
+
+/// The host's own network, by an id that no rule about its name sees.
+pub fn host_network_by_id(id: &str) -> TargetError {
+    TargetError::new(
+        ErrorCode::Forbidden,
+        format!("the network {id} of container.networks is the host's own one"),
+        "write it as host, which publishes no ports and needs allow_host_network = true in the host's own configuration",
+    )
+}
+
 /// A network that the container is to join does not exist.
 pub fn network_missing(name: &str) -> TargetError {
     start_failed(&format!("network {name} not found"), CREATE_NETWORK)
@@ -199,10 +217,22 @@ fn start_failed(message: &str, suggestion: &str) -> TargetError {
     TargetError::new(ErrorCode::StartFailed, message, suggestion)
 }
 
-/// Of any other call.
+/// Of any other call; see [`refused`].
 pub fn engine(error: &Error) -> TargetError {
+    refused(error, "do what it was asked for")
+}
+
+/// Of a call for `what`, in the words of a step. What the engine calls its own fault may go well the next time.
+pub fn refused(error: &Error, what: &str) -> TargetError {
     match error {
-        Error::Refused { .. } => start_failed(&error.to_string(), "look into the Docker engine's log on the host"),
+        Error::Refused { status, .. } => {
+            let code = if *status >= 500 { ErrorCode::DockerUnavailable } else { ErrorCode::StartFailed };
+            TargetError::new(
+                code,
+                format!("Docker cannot {what}: {error}"),
+                "look into the Docker engine's log on the host (journalctl -u docker), then deploy again",
+            )
+        }
         Error::Away(_) | Error::Late(_) | Error::Unreadable(_) => {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             TargetError::new(
@@ -288,6 +318,15 @@ mod tests {
             (told.code, told.message.as_str()),
             (ErrorCode::PortTaken, "the host's port 8080/tcp is taken by another process of the host")
         );
+    }
+
+    #[test]
+    fn an_error_of_the_engine_names_what_it_was_asked_for_and_is_tried_again_if_it_is_its_own() {
+        let told = super::refused(&refused(500, "layer store is locked"), "set the old version aside");
+        assert_eq!(told.message, "Docker cannot set the old version aside: Docker answers 500: layer store is locked");
+        assert!(told.code.is_worth_a_retry(), "{told:?}");
+        let told = super::refused(&refused(409, "a removal is in progress"), "stop the old version");
+        assert!(!told.code.is_worth_a_retry() && told.message.contains("stop the old version"), "{told:?}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{Attempt, Hitch};
 use crate::{
+    deadline,
     docker::{Error, NewContainer, PullProgress, UnnamedVolumes, failure, label},
     health::{self, Verdict},
     log_lines,
@@ -24,6 +25,7 @@ use crate::{
 /// An engine that is busy may take so long to make a container.
 const LATE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(200);
+const HOST_NETWORK: &str = "host";
 
 impl Attempt<'_> {
     /// Does one step. Done twice it is done once.
@@ -118,6 +120,7 @@ impl Attempt<'_> {
 
     async fn pull(&mut self) -> Result<(), Hitch> {
         self.host.policy.check(self.job)?;
+        self.check_networks().await?;
         self.find_room().await?;
         let told = |now: PullProgress| {
             self.progress.send_modify(|progress| {
@@ -131,6 +134,21 @@ impl Attempt<'_> {
             self.allow_for(self.host.engine.image_check(&pulled.reference).await?.as_ref());
         }
         self.pulled = Some(pulled);
+        Ok(())
+    }
+
+    /// Docker would tell only at the start, with the old version already stopped. A network's id says as little to the rules
+    /// about names.
+    async fn check_networks(&self) -> Result<(), Hitch> {
+        for network in &self.job.container.networks {
+            match self.host.engine.network_named(network).await? {
+                Some(name) if name == HOST_NETWORK && name != *network => {
+                    return Err(failure::host_network_by_id(network).into());
+                }
+                Some(_) => {}
+                None => return Err(failure::network_missing(network).into()),
+            }
+        }
         Ok(())
     }
 
@@ -179,12 +197,7 @@ impl Attempt<'_> {
         let own: Vec<&str> = self.last.ids().chain(foreign).collect();
         let free = ports::check_free(self.job, &self.containers, &own, self.host.engine.is_local());
         free.map_err(|taken| self.by_a_stray(taken))?;
-        // Docker would tell only at the start, with the old version already stopped.
-        for network in &self.job.container.networks {
-            if !self.host.engine.has_network(network).await? {
-                return Err(failure::network_missing(network).into());
-            }
-        }
+        self.check_networks().await?;
         let Some(pulled) = &self.pulled else {
             return Err(TargetError::new(ErrorCode::Internal, "created before pulled", "report this fault").into());
         };
@@ -360,7 +373,8 @@ impl Attempt<'_> {
                 told
             }
             Some(Step::Commit { .. }) if error.status() == Some(409) => failure::name_taken(&self.name),
-            _ => failure::engine(error),
+            Some(step) => failure::refused(error, deadline::told(step)),
+            None => failure::refused(error, "list its containers"),
         }
     }
 
