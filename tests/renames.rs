@@ -2,9 +2,7 @@
 
 use bollard::{
     models::ContainerCreateBody,
-    query_parameters::{
-        CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
-    },
+    query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder},
 };
 use serde_json::{Value, json};
 use tidegate_local::demo_image::{self, Mode};
@@ -155,7 +153,11 @@ async fn an_old_version_that_cannot_have_its_name_back_runs_without_it_and_is_no
     let since = started().await;
     for verb in ["stop", "restart"] {
         let refused = installation.operate(&application, verb, &json!({})).await;
-        assert_eq!((&refused["error"]["code"], &refused["running"]), (&json!("name-taken"), &json!("previous")), "{refused}");
+        assert_eq!(
+            (&refused["error"]["code"], &refused["running"]),
+            (&json!("name-taken"), &json!("previous")),
+            "{refused}"
+        );
     }
     assert_eq!(started().await, since, "what serves is not restarted for a name");
     let status = eventually("the host shows what is there", async || {
@@ -179,7 +181,11 @@ async fn what_runs_under_another_name_is_named_left_serving_by_a_deployment_and_
     rename(&installation, name, &by_hand).await;
 
     let refused = installation.release(&application, "v2", Mode::Ok).await;
-    assert_eq!((&refused["error"]["code"], &refused["running"]), (&json!("port-taken"), &json!("previous")), "{refused}");
+    assert_eq!(
+        (&refused["error"]["code"], &refused["running"]),
+        (&json!("port-taken"), &json!("previous")),
+        "{refused}"
+    );
     assert!(message(&refused).contains(&by_hand) && message(&refused).contains("was renamed"), "{refused}");
     assert_eq!(installation.visit(&application, "/").await.unwrap(), "version v1\n");
     let refused = installation.operate(&application, "restart", &json!({})).await;

@@ -173,12 +173,7 @@ async fn settle(host: &Host, settling: &Settling, attempts: u32) -> Result<Settl
 
 /// One pass, from looking to "nothing left to do". A crash in here is what the next one begins with. `observed` is what
 /// this process knows from before, and is left as what it knows now.
-async fn pass(
-    host: &Host,
-    settling: &Settling,
-    observed: &mut Observed,
-    done: &mut Vec<Step>,
-) -> Result<(), Why> {
+async fn pass(host: &Host, settling: &Settling, observed: &mut Observed, done: &mut Vec<Step>) -> Result<(), Why> {
     let limits = Limits { grace: settling.grace, ..Limits::default() };
     *observed = observe(host, settling).await?.knowing(observed);
     let mut looked = true;

@@ -233,8 +233,9 @@ pub fn standing(known: &Known<'_>, sight: Option<&Sight<'_>>, now: Timestamp) ->
 /// aside counts only where nothing else does, and nothing is being done: a switch that could not be undone left it.
 fn the_one<'a>(containers: &'a [ContainerReport], known: &Known<'_>) -> Option<&'a ContainerReport> {
     let ours = || containers.iter().filter(|container| container.application_id == known.application);
-    let is_expected =
-        |container: &&ContainerReport| known.expected.is_none_or(|expected| expected.release == container.deployment_id);
+    let is_expected = |container: &&ContainerReport| {
+        known.expected.is_none_or(|expected| expected.release == container.deployment_id)
+    };
     let renamed = || ours().filter(|container| container.place == Place::Renamed).find(is_expected);
     let aside = || {
         let aside = ours().filter(|container| container.place == Place::Aside).filter(is_expected);

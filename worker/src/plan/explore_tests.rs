@@ -339,7 +339,8 @@ fn check_served(machine: &Machine, before: Option<&Stands>, order: Order, how: M
         let running = machine.docker.things.iter().filter(|thing| thing.container.running).count();
         match order.action {
             // Without labels and with a name of their own nobody knows it.
-            Action::Deploy | Action::Restart if how == Meddling::Rename && before.is_some_and(|before| !before.ours) => {}
+            Action::Deploy | Action::Restart
+                if how == Meddling::Rename && before.is_some_and(|before| !before.ours) => {}
             Action::Deploy | Action::Restart if before.is_some_and(|before| before.runs) => {
                 assert_eq!(running, 1, "{}", told());
             }

@@ -3,9 +3,8 @@
 use tidegate_domain::id::DeploymentId;
 
 use super::{
-    Observed, Previous, Seen, Step,
-    observed::failed_name,
-    remove_next, remove_previous, start_previous, stop_next, stop_previous, stop_stray,
+    Observed, Previous, Seen, Step, observed::failed_name, remove_next, remove_previous, start_previous, stop_next,
+    stop_previous, stop_stray,
 };
 
 pub(super) fn settle(observed: &Observed) -> Step {
