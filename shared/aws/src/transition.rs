@@ -86,7 +86,7 @@ impl Store {
             Some(_) | None => Vec::new(),
         };
         writes.extend(unneeded.into_iter().map(|id| self.snapshot_removal(Part::Other, tenant, id)));
-        let assigned = self.assignment_writes(tenant, &deployment, &effects, None).await?;
+        let assigned = Box::pin(self.assignment_writes(tenant, &deployment, &effects, None)).await?;
         writes.extend(assigned.writes);
         Ok(Transition { deployment, writes, hosts: assigned.hosts })
     }

@@ -308,7 +308,9 @@ proptest! {
         check_served(&machine, before.as_ref(), order, how, end);
         if how == Meddling::TakeName {
             let theirs = machine.docker.things.iter().find(|thing| thing.theirs).map(|thing| thing.container.id.clone());
-            theirs.iter().for_each(|id| machine.docker.remove(id));
+            if let Some(id) = theirs {
+                machine.docker.remove(&id);
+            }
         }
         machine.recover(OVER, None);
         let running = machine.docker.things.iter().filter(|thing| thing.container.running).count();

@@ -133,10 +133,9 @@ impl Machine {
         memory.held = Held::Nothing;
         for _ in 0..4 {
             match self.drive(&worker, way_back, &mut count, &mut memory) {
-                End::Done => return end,
-                End::Crashed => return End::Crashed,
                 // It waits for its name, and everything else is done.
-                End::Refused(Told::Name) => return end,
+                End::Done | End::Refused(Told::Name) => return end,
+                End::Crashed => return End::Crashed,
                 End::Broken | End::Refused(_) | End::Failed => {}
             }
         }

@@ -67,6 +67,7 @@ pub struct Seen {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Previous {
     pub seen: Seen,
     pub should_run: bool,
