@@ -14,7 +14,16 @@ mod registry;
 pub(crate) mod relay;
 mod roles;
 
-use std::{fmt::Write as _, net::TcpListener, path::Path, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::TcpListener,
+    path::Path,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
 use bollard::Docker;
 use reqwest::Method;
@@ -288,8 +297,19 @@ pub(crate) fn client_from(last: u8) -> reqwest::Client {
     reqwest::Client::builder().timeout(BOUND).local_address(Some(address.into())).build().unwrap()
 }
 
+/// Below those that the system gives to outgoing connections: while an application is switched its port is free for a
+/// moment, and somebody's connection would take it.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// Nobody listens on it now, and nobody else of this process is given it.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(u16::from_be_bytes(random::bytes())));
+    loop {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
