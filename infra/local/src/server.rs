@@ -14,11 +14,13 @@ use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
 };
+use tower::Layer as _;
 
 /// Most connections at a time; more wait to be accepted. A process may often have no more than 1,024 files open.
 const CONNECTIONS: usize = 512;
 /// From the beginning of a connection, or from the last answer on it, to the end of the next request's headers.
-const HEADERS_WITHIN: Duration = Duration::from_secs(20);
+/// Longer than proxies keep a connection that nothing is sent on, which are to be the ones that end it.
+const HEADERS_WITHIN: Duration = Duration::from_secs(75);
 /// After a connection could not be accepted, mostly because too many files are open.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -59,7 +61,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds,
                 continue;
             }
         };
-        let service = router.clone().layer(Extension(ConnectInfo::<SocketAddr>(peer)));
+        let service = Extension(ConnectInfo::<SocketAddr>(peer)).layer(router.clone());
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
